@@ -1,0 +1,300 @@
+"""The values the daemon reasons about, named as the SQL interface names them.
+
+Rule 1: a value here holds what a row holds and nothing that waits.
+Rule 2: what differs between vendors reaches the core only as `Caps`.
+Rule 3: time is `datetime` (UTC, from the database's clock) and `timedelta`, never a number.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+
+class Phase(StrEnum):
+    """`agent_status.phase`."""
+
+    PENDING = "pending"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    QUARANTINED = "quarantined"
+
+
+class EndReason(StrEnum):
+    """`agent_status.end_reason`: why an incarnation ended, the same words for every vendor."""
+
+    REQUESTED = "requested"
+    DELETED = "deleted"
+    DEADLINE = "deadline"
+    HEARTBEAT_LOST = "heartbeat_lost"
+    IDLE = "idle"
+    KICKED = "kicked"
+    ROOM_CLOSED = "room_closed"
+    VENDOR_FAULT = "vendor_fault"
+    VENDOR_GONE = "vendor_gone"
+    SUPERSEDED = "superseded"
+    START_FAILED = "start_failed"
+
+
+class WaitingFor(StrEnum):
+    """`agent_status.waiting_for`: why nothing is happening right now."""
+
+    START_AT = "start_at"
+    RATE_LIMIT = "rate_limit"
+    RETRY = "retry"
+    CIRCUIT_OPEN = "circuit_open"
+    CAPACITY = "capacity"
+    DENIED = "denied"
+    PAUSED = "paused"
+    FROZEN = "frozen"
+    ACCOUNT = "account"
+    PROOF = "proof"
+
+
+class WorkClass(StrEnum):
+    """`agent_status.parked_class`: the queues, highest first; none uses what is kept for a higher."""
+
+    STOP = "stop"
+    LISTENING = "listening"
+    START = "start"
+    OBSERVE = "observe"
+
+
+class Verb(StrEnum):
+    """`agent_status.intent`: what a call is for. Each vendor has its own action for each."""
+
+    START = "start"
+    STOP = "stop"
+    FIND = "find"
+    KICK = "kick"
+    POLL = "poll"
+
+
+class What(StrEnum):
+    """`task_change.what`: what the application, or a person, asked for."""
+
+    INSERT = "insert"
+    DELETE = "delete"
+    STOP = "stop"
+    RUN = "run"
+    SPEC = "spec"
+    RESTART = "restart"
+    START_BY = "start_by"
+    TIMING = "timing"
+    OWNER = "owner"
+    LEDGER = "ledger"  # the daemon's own word: the ledger learnt something out of turn
+    ASSUME_GONE = "assume_gone"
+    CANCEL_COMMAND = "cancel_command"
+
+
+class RestartPolicy(StrEnum):
+    """`agent_task.restart_policy`."""
+
+    NEVER = "never"
+    ON_FAILURE = "on_failure"
+    ALWAYS = "always"
+
+
+class Recovery(StrEnum):
+    """How a vendor lets us settle a start whose outcome is unknown while it is still wanted."""
+
+    SAME_NAME = "same_name"  # send it again under its name: "already started" is success
+    FIND = "find"  # ask for it by its name and adopt the handle
+    EVICT = "evict"  # start another under the same agent user: the vendor evicts the earlier
+    STOP_FIRST = "stop_first"  # it has no name: stop it after the horizon, then start anew
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """What a vendor can do, as far as a decision depends on it."""
+
+    recovery: Recovery
+    names_handle: bool
+    """The stop handle is a name of ours, known before the start; its stop may repeat and match a
+    later send of the same name, so a success before the horizon is only a hint."""
+    can_find: bool
+    """An agent can be asked for by what we named it, and an absence after the horizon is proof."""
+    can_kick: bool
+    """An agent can be removed from its room by its user id."""
+    poll_proves_absence: bool
+    """A poll goes by the vendor's own handle. Where false, it only looks into the room, and an
+    absence means something only after a presence was seen, and then only: send a stop."""
+    signature_window: timedelta
+    """How long the vendor honours a signature."""
+    one_per_user: bool = False
+    """A stop goes by room and user, so only one row at a time may use the pair."""
+    agent_user_scope: str = "room"
+    """Where an agent's user id must be unique: `room` or `account`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What a decision needs to know of an account: its configuration, and how it stands now."""
+
+    name: str
+    caps: Caps
+    signature_life: timedelta = timedelta(seconds=90)
+    clock_margin: timedelta = timedelta(seconds=15)
+    settle_in: timedelta = timedelta(seconds=10)
+    reset_margin: timedelta = timedelta(seconds=10)
+    poll: timedelta = timedelta(seconds=60)
+    start_within: timedelta = timedelta(hours=1)
+    max_duration: timedelta | None = None
+    retry_base: timedelta = timedelta(milliseconds=500)
+    retry_cap: timedelta = timedelta(seconds=60)
+    backdated: bool = True
+    """False once the vendor answered "expired" to a backdated signature: the full window counts."""
+    paused: bool = False
+    frozen: bool = False
+    denied_until: datetime | None = None
+    circuit_open_until: datetime | None = None
+    has_room: bool = True
+    """False while `max_agents` live agents exist."""
+
+    @property
+    def send_life(self) -> timedelta:
+        """How long after its announce a send of a start can still be honoured by the vendor."""
+        return self.signature_life if self.backdated else self.caps.signature_window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A row of `agent_task`, with its owner's heartbeat beside it."""
+
+    id: str
+    account: str
+    room_id: str
+    user_id: str
+    running: bool
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    start_at: datetime | None = None
+    start_by: datetime | None = None
+    stop_at: datetime | None = None
+    restart_policy: RestartPolicy = RestartPolicy.NEVER
+    priority: int = 0
+    created_at: datetime
+    heartbeat_at: datetime | None = None
+    heartbeat_timeout: timedelta | None = None
+    owner_heartbeat_at: datetime | None = None
+    owner_timeout: timedelta | None = None
+    owner_missing: bool = False
+    """The row names an owner that is not there any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """An open row of `vendor_agent`, the ledger: one name announced, or one handle seen.
+
+    `horizon_at` null: nothing of it can exist at the vendor (never sent, or definitely without
+    effect). Set and `vendor_task_id` null: nobody knows. `vendor_task_id` set: it ran when last
+    heard of.
+    """
+
+    id: str
+    incarnation: int
+    try_: int
+    account: str
+    site: str
+    room_id: str
+    user_id: str
+    name: str
+    session_name: str
+    stream_id: str
+    vendor_task_id: str | None = None
+    spec_generation: int = 0
+    body_digest: str = ""
+    announced_at: datetime
+    horizon_at: datetime | None = None
+    hinted_at: datetime | None = None
+    """When it was last asked to go, or asked for, and the answer was a hint but no proof."""
+    kicked_at: datetime | None = None
+    retry_at: datetime | None = None
+    attempt: int = 0
+    ended_at: datetime | None = None
+    evidence: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A row of `agent_status`."""
+
+    task_id: str
+    account: str
+    room_id: str
+    user_id: str
+    agent_user_id: str | None = None
+    vendor_task_id: str | None = None
+    phase: Phase = Phase.PENDING
+    phase_since: datetime
+    generation: int = 0
+    observed_generation: int = 0
+    incarnation: int = 0
+    """The newest incarnation asked for, announced or not."""
+    retired: int = 0
+    """Incarnations up to this one have ended for good, or must."""
+    reason: str | None = None
+    message: str | None = None
+    waiting_for: WaitingFor | None = None
+    end_reason: EndReason | None = None
+    attempt: int = 0
+    retry_at: datetime | None = None
+    due_at: datetime | None = None
+    stop_due_at: datetime | None = None
+    parked_class: WorkClass | None = None
+    parked_verb: Verb | None = None
+    intent: Verb | None = None
+    intent_agent: str | None = None
+    intent_at: datetime | None = None
+    intent_tries: int = 0
+    last_request_id: str | None = None
+    version: int = 0
+    asked_at: datetime | None = None
+    """When the present incarnation was asked for: `start_within` counts from here."""
+    start_by_holds: bool = True
+    """`start_by` holds for what an insert or `stopped` to `running` asked for, not for restarts."""
+    started_at: datetime | None = None
+    confirmed_at: datetime | None = None
+    polled_at: datetime | None = None
+    stopped_at: datetime | None = None
+    ran_s: int = 0
+
+    @property
+    def retires(self) -> bool:
+        """Whether the newest incarnation is one that must end, or has."""
+        return self.incarnation <= self.retired
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """All that a decision about one task sees: what is, what should be, what may run."""
+
+    status: Status
+    task: Task | None
+    agents: tuple[Agent, ...] = ()
+    """Open ledger rows, oldest first."""
+
+    @property
+    def unwanted(self) -> tuple[Agent, ...]:
+        """Those that must end."""
+        return tuple(a for a in self.agents if a.incarnation <= self.status.retired)
+
+    @property
+    def wanted(self) -> tuple[Agent, ...]:
+        """Those of the present incarnation, oldest first."""
+        return tuple(a for a in self.agents if a.incarnation > self.status.retired)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A row of `task_change`: one wish, in the order in which they were committed."""
+
+    seq: int
+    at: datetime
+    task_id: str
+    what: What
+    urgent: bool = False
+    actor: str = ""

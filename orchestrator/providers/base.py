@@ -1,0 +1,130 @@
+"""What every vendor adapter is: conversations that yield requests and return an outcome.
+
+Rule 1: an adapter knows its vendor, and nothing of rows, databases, retries or the other vendors.
+Rule 2: it is pure. The time, the nonces and the secrets are parameters.
+Rule 3: a conversation never sends a request twice. What to do about an unknown outcome is decided
+elsewhere.
+"""
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from orchestrator.core.model import Agent, Caps, Verb
+from orchestrator.core.outcome import Indefinite, NotSent, Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One HTTP request, complete to the byte: nothing may be added to what is signed."""
+
+    action: str
+    """The vendor's name of it; also the name of its rate limit."""
+    method: str
+    url: str
+    """Scheme, host, port, path and query, already percent-encoded."""
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """What came back, the body bounded and whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+
+Reply = Response | NotSent | Indefinite
+"""What a request comes to. Where there is no response, the transport's verdict stands for it."""
+
+Conversation = Generator[Request, Reply, Outcome]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """What a signature needs and purity forbids us to fetch."""
+
+    signed_at: datetime
+    """UTC. For a start: its announce, backdated (see `Account.send_life`); else the present."""
+    nonce: Callable[[], str]
+    """16 lower-case hex characters, new at each call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One mistake in what the application wrote: where, what was expected, what was found."""
+
+    path: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        """Return the sentence that people read in `agent_status.message`."""
+        return f"{self.path}: expected {self.expected}, found {self.found}"
+
+
+Spec = Mapping[str, Any]
+"""The vendor's own start body in the vendor's field names, secrets already resolved."""
+
+
+class Provider(Protocol):
+    """One account at one vendor. Built from configuration; holds its keys; shows them to nobody."""
+
+    caps: Caps
+    limits: Mapping[str, int]
+    """The vendor's documented calls per second for each action."""
+
+    @property
+    def site(self) -> str:
+        """Where this account's agents live, as canonical JSON for the ledger. Holds no secret.
+
+        Keys: provider, endpoint, region, app_id, api_version (those that the vendor has).
+        """
+        ...
+
+    def at(self, site: str) -> "Provider":
+        """Return this account as it was configured when `site` was written, with today's keys."""
+        ...
+
+    def action(self, verb: Verb) -> str:
+        """Return the vendor's action that the first request of `verb` counts against."""
+        ...
+
+    def agent_user_id(self, spec: Spec) -> str | None:
+        """Return the agent's user id that the spec asks for, if it does."""
+        ...
+
+    def problems(self, agent: Agent, spec: Spec) -> tuple[Problem, ...]:
+        """Return everything the vendor would refuse about this start, without asking it."""
+        ...
+
+    def body(self, agent: Agent, spec: Spec) -> bytes:
+        """Return what `start` would send, less signatures and what changes with time.
+
+        Two starts of one agent are the same start if and only if these bytes are equal.
+        """
+        ...
+
+    def start(self, agent: Agent, spec: Spec, stamp: Stamp) -> Conversation:
+        """Start the agent. `Done.handle` is the stop handle."""
+        ...
+
+    def stop(self, agent: Agent, stamp: Stamp) -> Conversation:
+        """Stop it by its handle, or by its name where the handle is a name of ours."""
+        ...
+
+    def find(self, agent: Agent, stamp: Stamp) -> Conversation:
+        """Ask for it by its name. `Done.handle` if the vendor tells it."""
+        ...
+
+    def kick(self, agent: Agent, stamp: Stamp) -> Conversation:
+        """Remove the agent's user id from its room."""
+        ...
+
+    def poll(self, agent: Agent, stamp: Stamp) -> Conversation:
+        """Ask whether an agent whose handle is known is still there."""
+        ...
