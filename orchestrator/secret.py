@@ -1,0 +1,94 @@
+"""A value that must not be seen: what it is, where it comes from, and who may see it.
+
+Rule 1: no text made from a `Secret` (repr, str, format, a dataclass around it) shows its value.
+Rule 2: only `reveal` does, and it is called where a provider or a connection is built.
+Rule 3: this file reads nothing. Where a secret lives is told by a `Place`; `config` looks there.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class Place(Protocol):
+    """Where secrets are looked up. Each method returns None if nothing is there."""
+
+    def variable(self, name: str) -> str | None:
+        """Return the environment variable `name`."""
+        ...
+
+    def file(self, path: str) -> str | None:
+        """Return the text of a file; a relative path counts from the configuration file."""
+        ...
+
+    def credential(self, name: str) -> str | None:
+        """Return the text of a file in systemd's `$CREDENTIALS_DIRECTORY`."""
+        ...
+
+    def absolute(self, path: str) -> str:
+        """Return a path as the configuration file means it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A key, a password, or a URL that holds one."""
+
+    _value: str = field(repr=False)
+    source: str
+    """`plain`, `env`, `file` or `credential`."""
+
+    def reveal(self) -> str:
+        """Return the value. What is done with it is the caller's responsibility."""
+        return self._value
+
+    def __str__(self) -> str:
+        return f"<secret from {self.source}>"
+
+
+class NoSecretError(ValueError):
+    """What was written gives no secret. Both texts are safe to show."""
+
+    def __init__(self, expected: str, found: str) -> None:
+        super().__init__(f"expected {expected}, found {found}")
+        self.expected = expected
+        self.found = found
+
+
+_FORMS = 'text, { env = "NAME" }, { file = "path" } or { credential = "name" }'
+
+
+def find_secret(written: object, place: Place) -> Secret:
+    """Return the secret that a configuration value stands for.
+
+    Raises:
+        NoSecretError: the value has none of the four forms, or nothing is where it points.
+    """
+    match written:
+        case Secret():
+            return written
+        case str():
+            return Secret(_not_empty(written, "text that is not empty"), "plain")
+        case {"env": str(name), **rest} if not rest:
+            expected = f'the environment variable "{name}", set and not empty'
+            return Secret(_not_empty(place.variable(name), expected), "env")
+        case {"file": str(path), **rest} if not rest:
+            expected = f'a readable text file "{path}" that is not empty'
+            return Secret(_not_empty(place.file(path), expected), "file")
+        case {"credential": str(name), **rest} if not rest:
+            expected = f'the systemd credential "{name}" (LoadCredential=), not empty'
+            return Secret(_not_empty(place.credential(name), expected), "credential")
+        case dict():
+            keys = ", ".join(sorted(map(str, written))) or "no key"
+            raise NoSecretError(_FORMS, f"a table with {keys}")
+        case _:
+            raise NoSecretError(_FORMS, f"a value of type {type(written).__name__}")
+
+
+def _not_empty(text: str | None, expected: str) -> str:
+    if text is None:
+        raise NoSecretError(expected, "nothing")
+    # An editor ends a file with a newline; no vendor's key does.
+    stripped = text.rstrip("\r\n")
+    if not stripped:
+        raise NoSecretError(expected, "an empty text")
+    return stripped
