@@ -6,7 +6,7 @@ A decision never holds two calls: one row has one call in flight.
 from dataclasses import dataclass
 from datetime import datetime
 
-from orchestrator.core.model import Agent, EndReason, Row, Verb, WaitingFor, WorkClass
+from orchestrator.core.model import Agent, Verb, WaitingFor, WorkClass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +25,13 @@ class Call:
 class Wait:
     """Nothing to call before `until` (null: until something changes).
 
-    `parked` names the queue where the row waits for something that is not time.
+    `parked` is the call that waits for something that is not time: a slot, capacity, the end of a
+    pause.
     """
 
-    until: datetime | None
-    waiting_for: WaitingFor | None
-    parked: WorkClass | None = None
-    verb: Verb | None = None
+    until: datetime | None = None
+    waiting_for: WaitingFor | None = None
+    parked: Call | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,18 +43,16 @@ Action = Call | Wait | Forget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """A ledger row that evidence has closed."""
+class Flight:
+    """A call that was announced and has no outcome yet."""
 
+    task_id: str
+    verb: Verb
     agent: Agent
-    evidence: str
-    end_reason: EndReason | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A row after something happened to it, and what is to be told of it."""
-
-    row: Row
-    ended: tuple[Agent, ...] = ()
-    """Ledger rows closed by this step, with `ended_at` and `evidence`."""
+    """As announced, its horizon as late as this send can make it."""
+    horizon_before: datetime | None
+    """The horizon of all earlier sends of this agent: what holds if this send had no effect."""
+    announced_at: datetime
+    version: int
+    """The fence: only the daemon that holds this version of the status settles the call."""
+    work_class: WorkClass

@@ -6,7 +6,7 @@ Rule 3: time is `datetime` (UTC, from the database's clock) and `timedelta`, nev
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -56,7 +56,10 @@ class WaitingFor(StrEnum):
 
 
 class WorkClass(StrEnum):
-    """`agent_status.parked_class`: the queues, highest first; none uses what is kept for a higher."""
+    """`agent_status.parked_class`: the queues, highest first.
+
+    None uses what is kept for a higher one.
+    """
 
     STOP = "stop"
     LISTENING = "listening"
@@ -89,6 +92,16 @@ class What(StrEnum):
     LEDGER = "ledger"  # the daemon's own word: the ledger learnt something out of turn
     ASSUME_GONE = "assume_gone"
     CANCEL_COMMAND = "cancel_command"
+
+
+class Evidence(StrEnum):
+    """`vendor_agent.evidence`: what proved that nothing of this name runs any more."""
+
+    NEVER_STARTED = "never_started"  # nothing of it ever left us, or the vendor refused it all
+    STOPPED = "stopped"  # the vendor carried out a stop that no earlier send can outlive
+    ABSENT = "absent"  # asked after the horizon, the vendor knows nothing of it
+    EVICTED = "evicted"  # a later agent under the same user id was alive after its horizon
+    ASSUMED = "assumed"  # a person said so
 
 
 class RestartPolicy(StrEnum):
@@ -154,6 +167,8 @@ class Account:
     circuit_open_until: datetime | None = None
     has_room: bool = True
     """False while `max_agents` live agents exist."""
+    amnesty_at: datetime | None = None
+    """The end of our own last gap: heartbeats could not be written before it, and count from it."""
 
     @property
     def send_life(self) -> timedelta:
@@ -212,10 +227,25 @@ class Agent:
     hinted_at: datetime | None = None
     """When it was last asked to go, or asked for, and the answer was a hint but no proof."""
     kicked_at: datetime | None = None
+    """When its user id was last removed from the room, unless it was seen there since."""
     retry_at: datetime | None = None
     attempt: int = 0
     ended_at: datetime | None = None
-    evidence: str | None = None
+    evidence: Evidence | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of it can exist: it was never sent, or definitely without effect."""
+        return self.horizon_at is None and self.vendor_task_id is None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the vendor took its start and the stop handle is known."""
+        return self.vendor_task_id is not None
+
+    def is_past_horizon(self, at: datetime) -> bool:
+        """Whether no send of it can still take effect after `at`."""
+        return self.horizon_at is None or self.horizon_at <= at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +316,28 @@ class Row:
     def wanted(self) -> tuple[Agent, ...]:
         """Those of the present incarnation, oldest first."""
         return tuple(a for a in self.agents if a.incarnation > self.status.retired)
+
+    def replace_agent(self, agent: Agent) -> "Row":
+        """Return the row with this ledger row in place of its earlier self, or added at the end."""
+        if any(a.id == agent.id for a in self.agents):
+            agents = tuple(agent if a.id == agent.id else a for a in self.agents)
+        else:
+            agents = (*self.agents, agent)
+        return replace(self, agents=agents)
+
+    def close(self, agent: Agent, evidence: Evidence, at: datetime) -> "Step":
+        """Return the row without this ledger row, and the ledger row as it ended."""
+        left = tuple(a for a in self.agents if a.id != agent.id)
+        ended = replace(agent, ended_at=at, evidence=evidence, retry_at=None)
+        return Step(row=replace(self, agents=left), ended=(ended,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A row after something happened to it, and the ledger rows that this closed."""
+
+    row: Row
+    ended: tuple[Agent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,7 +69,7 @@ class Expired(_Told):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Indefinite(_Told):
-    """Nobody knows whether it had an effect: a timeout after sending, a reset, 5xx, an unknown code.
+    """Nobody knows whether it had an effect: timeout after sending, reset, 5xx, unknown code.
 
     `reset_at` is when we ourselves reset the connection, so that no byte of it can leave later.
     """

@@ -1,0 +1,295 @@
+"""What an outcome makes of a row: one function for each kind of call, a `match` over the taxonomy.
+
+Rule 1: only evidence closes a ledger row (see `model.Evidence`).
+Rule 2: an outcome without effect takes back what its own announce added, and nothing of what an
+earlier send left unknown.
+Rule 3: nothing here knows why the call was made; `decide` will look at the row as it now is.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import assert_never
+
+from orchestrator.core import backoff, horizon
+from orchestrator.core.action import Flight
+from orchestrator.core.incarnation import begin, close_idle, fail, retire
+from orchestrator.core.model import (
+    Account,
+    Agent,
+    EndReason,
+    Evidence,
+    RestartPolicy,
+    Row,
+    Step,
+    Verb,
+    WaitingFor,
+)
+from orchestrator.core.outcome import (
+    Denied,
+    Done,
+    Expired,
+    Gone,
+    Indefinite,
+    NotSent,
+    Refused,
+    Settled,
+    Throttled,
+)
+
+
+def evolve(row: Row, flight: Flight, settled: Settled, account: Account) -> Step:
+    """Return the row after the call of `flight` came to `settled`."""
+    outcome = settled.outcome
+    status = replace(
+        row.status,
+        intent=None,
+        intent_agent=None,
+        last_request_id=outcome.request_id or row.status.last_request_id,
+        observed_generation=row.status.generation,
+    )
+    step = _dispatch(replace(row, status=status), flight, settled, account)
+    swept = close_idle(step.row, settled.answered_at)
+    return Step(row=swept.row, ended=(*step.ended, *swept.ended))
+
+
+def _dispatch(row: Row, flight: Flight, settled: Settled, account: Account) -> Step:
+    match flight.verb:
+        case Verb.START:
+            return _started(row, flight, settled, account)
+        case Verb.STOP:
+            return _stopped(row, flight.agent, settled, account)
+        case Verb.FIND:
+            return _found(row, flight.agent, settled, account)
+        case Verb.KICK:
+            return _kicked(row, flight.agent, settled, account)
+        case Verb.POLL:
+            return _polled(row, flight.agent, settled, account)
+
+
+# --- start ---
+
+
+def _started(row: Row, flight: Flight, settled: Settled, account: Account) -> Step:
+    outcome, at = settled.outcome, settled.answered_at
+    before = replace(flight.agent, horizon_at=flight.horizon_before)
+    match outcome:
+        case Done():
+            taken = horizon.latest(flight.horizon_before, horizon.after_reply(account, at))
+            agent = replace(flight.agent, horizon_at=taken)
+            return Step(row=_adopt(row, agent, outcome.handle or agent.session_name, since=at))
+        case Refused():
+            # What an earlier send of this name did is as unknown as before.
+            said = outcome.message or outcome.code
+            return fail(row.replace_agent(before), outcome.code, said, at)
+        case Throttled(capacity=True):
+            row = _retry_start(row.replace_agent(before), settled, account)
+            status = replace(row.status, waiting_for=WaitingFor.CAPACITY)
+            return Step(row=_trouble(replace(row, status=status), settled))
+        case Throttled():
+            after = at + (outcome.after or account.retry_base)
+            row = row.replace_agent(before)
+            return Step(row=replace(row, status=replace(row.status, retry_at=after)))
+        case NotSent() | Denied() | Expired():
+            row = _retry_start(row.replace_agent(before), settled, account)
+            return Step(row=_trouble(row, settled))
+        case Indefinite():
+            agent = replace(flight.agent, horizon_at=_unread(flight, outcome, account))
+            row = _retry_start(row.replace_agent(agent), settled, account)
+            return Step(row=_trouble(row, settled))
+        case Gone():
+            # No vendor says of a start that its target is absent: an answer we do not understand.
+            return Step(row=_trouble(_retry_start(row, settled, account), settled))
+        case _:
+            assert_never(outcome)
+
+
+def _adopt(row: Row, agent: Agent, handle: str, *, since: datetime) -> Row:
+    """Write down the handle of an agent that the vendor says it has, running since then."""
+    agent = replace(
+        agent, vendor_task_id=handle, retry_at=None, attempt=0, hinted_at=None, kicked_at=None
+    )
+    status = replace(
+        row.status,
+        vendor_task_id=handle,
+        started_at=since,
+        confirmed_at=None,
+        polled_at=None,
+        stopped_at=None,
+        attempt=0,
+        retry_at=None,
+        waiting_for=None,
+    )
+    if agent.incarnation > status.retired:
+        status = replace(status, reason=None, message=None)
+    return replace(row, status=status).replace_agent(agent)
+
+
+def _unread(flight: Flight, outcome: Indefinite, account: Account) -> datetime | None:
+    """Return the horizon of a start whose reply nobody read."""
+    if outcome.reset_at is None:
+        return flight.agent.horizon_at
+    reset = horizon.after_reset(account, outcome.reset_at)
+    announced = horizon.after_announce(account, flight.announced_at)
+    return horizon.latest(flight.horizon_before, min(reset, announced))
+
+
+def _retry_start(row: Row, settled: Settled, account: Account) -> Row:
+    status = row.status
+    wait = backoff.delay(account.retry_base, account.retry_cap, status.attempt, status.task_id)
+    retry_at = settled.answered_at + wait
+    return replace(row, status=replace(status, attempt=status.attempt + 1, retry_at=retry_at))
+
+
+# --- stop, find, kick: the ways to an end ---
+
+
+def _stopped(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:
+    past = agent.is_past_horizon(settled.asked_at)
+    outcome = settled.outcome
+    match outcome:
+        case Done() if past or not account.caps.names_handle:
+            return _close(row, agent, Evidence.STOPPED, settled, account)
+        case Gone() if past:
+            return _close(row, agent, Evidence.ABSENT, settled, account)
+        case Done() | Gone():
+            return Step(row=row.replace_agent(_hint(agent, settled)))
+        case _:
+            return Step(row=_retry_agent(row, agent, settled, account))
+
+
+def _found(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:
+    match settled.outcome:
+        case Done(handle=str() as handle) if handle:
+            return Step(row=_adopt(row, agent, handle, since=agent.announced_at))
+        case Done():
+            # It is there, and nobody tells its handle: it must be removed from the room, again.
+            row = _retry_agent(
+                row, replace(_hint(agent, settled), kicked_at=None), settled, account
+            )
+            return Step(row=row)
+        case Gone() if agent.is_past_horizon(settled.asked_at):
+            return _close(row, agent, Evidence.ABSENT, settled, account)
+        case Gone():
+            return Step(row=row.replace_agent(_hint(agent, settled)))
+        case _:
+            return Step(row=_retry_agent(row, agent, settled, account))
+
+
+def _kicked(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:
+    match settled.outcome:
+        case Done() | Gone():
+            agent = replace(agent, kicked_at=settled.answered_at, retry_at=None)
+            return Step(row=row.replace_agent(agent))
+        case _:
+            return Step(row=_retry_agent(row, agent, settled, account))
+
+
+def _hint(agent: Agent, settled: Settled) -> Agent:
+    """The answer proves nothing yet: it was asked before the horizon."""
+    return replace(agent, hinted_at=settled.asked_at, retry_at=None, attempt=0)
+
+
+def _retry_agent(row: Row, agent: Agent, settled: Settled, account: Account) -> Row:
+    wait = backoff.delay(account.retry_base, account.retry_cap, agent.attempt, agent.id)
+    agent = replace(agent, attempt=agent.attempt + 1, retry_at=settled.answered_at + wait)
+    return _trouble(row.replace_agent(agent), settled)
+
+
+# --- poll ---
+
+
+def _polled(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:
+    status = replace(row.status, polled_at=settled.asked_at)
+    seen = replace(row, status=status)
+    match settled.outcome:
+        case Done():
+            return _seen(seen, agent, settled)
+        case Gone() if not account.caps.poll_proves_absence:
+            return _missed(seen, agent, settled, account)
+        case Gone() if agent.is_past_horizon(settled.asked_at):
+            return _close(seen, agent, Evidence.ABSENT, settled, account)
+        case Gone():
+            return Step(row=seen.replace_agent(_hint(agent, settled)))
+        case _:
+            return Step(row=_retry_agent(row, agent, settled, account))
+
+
+def _seen(row: Row, agent: Agent, settled: Settled) -> Step:
+    """It is alive. So whatever it would have evicted, and cannot come any more, is gone."""
+    at = settled.answered_at
+    status = replace(
+        row.status, confirmed_at=row.status.confirmed_at or at, reason=None, message=None
+    )
+    row = replace(row, status=status)
+    row = row.replace_agent(replace(agent, hinted_at=None, retry_at=None, attempt=0))
+    ended: tuple[Agent, ...] = ()
+    if agent.is_past_horizon(settled.asked_at):
+        for earlier in row.wanted[:-1]:
+            if not earlier.is_known and earlier.is_past_horizon(settled.asked_at):
+                step = row.close(earlier, Evidence.EVICTED, at)
+                row, ended = step.row, (*ended, *step.ended)
+    return Step(row=row, ended=ended)
+
+
+def _missed(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:
+    """The room does not show it. That means something only if the room showed it before.
+
+    Even then it is no evidence: the incarnation is retired, so a stop is sent, and its answer is.
+    """
+    if row.status.confirmed_at is None:
+        return Step(row=row)
+    return _end_by_itself(row, agent, EndReason.VENDOR_GONE, settled.answered_at, account)
+
+
+# --- ends ---
+
+
+def _close(row: Row, agent: Agent, evidence: Evidence, settled: Settled, account: Account) -> Step:
+    """Close a ledger row on evidence; if the wanted agent was it, its incarnation has ended."""
+    at = settled.answered_at
+    was_wanted = agent.incarnation > row.status.retired
+    step = _bill(row, agent, at).close(agent, evidence, at)
+    if not (was_wanted and agent.is_known) or step.row.wanted:
+        return step
+    after = _end_by_itself(step.row, agent, EndReason.VENDOR_GONE, at, account)
+    return Step(row=after.row, ended=(*step.ended, *after.ended))
+
+
+def _bill(row: Row, agent: Agent, at: datetime) -> Row:
+    """Add the seconds it ran at the vendor."""
+    status = row.status
+    if status.started_at is None or agent.vendor_task_id != status.vendor_task_id:
+        return row
+    ran = max(0, round((at - status.started_at).total_seconds()))
+    return replace(row, status=replace(status, ran_s=status.ran_s + ran, started_at=None))
+
+
+def _end_by_itself(
+    row: Row, agent: Agent, end_reason: EndReason, at: datetime, account: Account
+) -> Step:
+    """End an incarnation that nobody asked to end, and begin the next if the task says so."""
+    step = retire(row, end_reason, at)
+    task = step.row.task
+    if task is None or not _restarts(task.restart_policy, end_reason):
+        return step
+    renewed = begin(step.row, at, start_by_holds=False)
+    # At most one restart in `retry_cap`: an agent that dies at birth must not be born in a loop.
+    retry_at = max(at + account.retry_base, agent.announced_at + account.retry_cap)
+    return replace(step, row=replace(renewed, status=replace(renewed.status, retry_at=retry_at)))
+
+
+def _restarts(policy: RestartPolicy, end_reason: EndReason) -> bool:
+    match policy:
+        case RestartPolicy.NEVER:
+            return False
+        case RestartPolicy.ON_FAILURE:
+            return end_reason is EndReason.VENDOR_FAULT
+        case RestartPolicy.ALWAYS:
+            return True
+
+
+def _trouble(row: Row, settled: Settled) -> Row:
+    """Write down the present trouble, the vendor's code first."""
+    outcome = settled.outcome
+    reason = outcome.code or type(outcome).__name__
+    return replace(row, status=replace(row.status, reason=reason, message=outcome.message or None))

@@ -1,0 +1,72 @@
+"""How an incarnation ends and the next one begins.
+
+An incarnation is one life of a task's agent. It ends for good: once retired, nothing revives it,
+and every agent announced for it must be proven gone. The next begins under a new number and new
+names, and its agent starts only after that proof. `Status.incarnation` is the newest asked for,
+`Status.retired` the newest that must not live; the row is wanted while the first is ahead.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from orchestrator.core.model import Agent, EndReason, Evidence, Row, Step
+
+
+def retire(row: Row, end_reason: EndReason, at: datetime, reason: str = "", said: str = "") -> Step:
+    """End the present incarnation, and close at once what was never sent.
+
+    The first reason stays: an incarnation that ends already ends for what ended it. What runs is
+    to be stopped without delay, so waits of its former life are forgotten.
+    """
+    status = row.status
+    if status.retires:
+        return Step(row=row)
+    status = replace(
+        status,
+        retired=status.incarnation,
+        end_reason=end_reason,
+        reason=reason or None,
+        message=said or None,
+        waiting_for=None,
+        attempt=0,
+        retry_at=None,
+    )
+    agents = tuple(replace(a, retry_at=None, attempt=0) for a in row.agents)
+    return close_idle(replace(row, status=status, agents=agents), at)
+
+
+def close_idle(row: Row, at: datetime) -> Step:
+    """Close the unwanted ledger rows of which nothing can exist at the vendor."""
+    ended: list[Agent] = []
+    for agent in row.unwanted:
+        if agent.is_idle:
+            step = row.close(agent, Evidence.NEVER_STARTED, at)
+            row, ended = step.row, [*ended, *step.ended]
+    return Step(row=row, ended=tuple(ended))
+
+
+def begin(row: Row, at: datetime, *, start_by_holds: bool) -> Row:
+    """Ask for the next incarnation. The present one must have been retired.
+
+    `start_by_holds`: whether the task's `start_by` is a deadline for this one, too.
+    """
+    status = row.status
+    return replace(
+        row,
+        status=replace(
+            status,
+            incarnation=status.incarnation + 1,
+            asked_at=at,
+            start_by_holds=start_by_holds,
+            end_reason=None if status.end_reason is EndReason.START_FAILED else status.end_reason,
+            reason=None,
+            message=None,
+            attempt=0,
+            retry_at=None,
+        ),
+    )
+
+
+def fail(row: Row, reason: str, said: str, at: datetime) -> Step:
+    """End an incarnation that could not be started, and say why."""
+    return retire(row, EndReason.START_FAILED, at, reason, said)

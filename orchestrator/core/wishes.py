@@ -1,0 +1,100 @@
+"""What the application's changes mean: the one place where a wish becomes a new state of a row.
+
+Wishes are applied in the order in which they were committed, so that a stop is carried out even
+if the row wants to run again a moment later. After the last one the row as it stands now has the
+last word: a lost or disabled trigger may cost a restart, never a stop.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from orchestrator.core.incarnation import begin, retire
+from orchestrator.core.model import Agent, Change, EndReason, Evidence, Row, Step, What
+
+
+def absorb(row: Row, changes: Sequence[Change], now: datetime) -> Step:
+    """Apply changes in order. `generation` counts them; nothing is called yet."""
+    ended: list[Agent] = []
+    for change in changes:
+        step = _apply(row, change, now)
+        row, ended = step.row, [*ended, *step.ended]
+    step = _obey(row, now)
+    status = step.row.status
+    status = replace(status, generation=status.generation + len(changes))
+    row = replace(step.row, status=status)
+    return Step(row=row, ended=(*ended, *step.ended))
+
+
+def _apply(row: Row, change: Change, now: datetime) -> Step:
+    match change.what:
+        case What.INSERT:
+            return _renew(row, EndReason.DELETED, change.at, now, start_by_holds=True)
+        case What.RESTART:
+            return _renew(row, EndReason.SUPERSEDED, change.at, now, start_by_holds=False)
+        case What.DELETE:
+            return retire(row, EndReason.DELETED, now)
+        case What.STOP:
+            return retire(row, EndReason.REQUESTED, now)
+        case What.RUN:
+            return _run(row, change.at)
+        case What.SPEC:
+            return _respec(row, change.at, now)
+        case What.START_BY:
+            return _retry_failed(row, change.at)
+        case What.ASSUME_GONE:
+            return _assume_gone(row, now)
+        case What.TIMING | What.OWNER | What.LEDGER | What.CANCEL_COMMAND:
+            return Step(row=row)
+
+
+def _renew(
+    row: Row, end_reason: EndReason, at: datetime, now: datetime, *, start_by_holds: bool
+) -> Step:
+    """End what runs, and ask for the next incarnation."""
+    step = retire(row, end_reason, now)
+    return replace(step, row=begin(step.row, at, start_by_holds=start_by_holds))
+
+
+def _run(row: Row, at: datetime) -> Step:
+    if not row.status.retires:
+        return Step(row=row)
+    return Step(row=begin(row, at, start_by_holds=True))
+
+
+def _respec(row: Row, at: datetime, now: datetime) -> Step:
+    """A live one is replaced, a failed one tried again; a pending one just takes the new spec."""
+    if row.status.retires:
+        return _retry_failed(row, at)
+    if all(agent.is_idle for agent in row.wanted):
+        status = replace(row.status, reason=None, message=None, attempt=0, retry_at=None)
+        return Step(row=replace(row, status=status))
+    return _renew(row, EndReason.SUPERSEDED, at, now, start_by_holds=False)
+
+
+def _retry_failed(row: Row, at: datetime) -> Step:
+    status = row.status
+    if not (status.retires and status.end_reason is EndReason.START_FAILED):
+        return Step(row=row)
+    return Step(row=begin(row, at, start_by_holds=True))
+
+
+def _assume_gone(row: Row, now: datetime) -> Step:
+    """Take a person's word that nothing of this row runs at the vendor."""
+    lived = any(agent.is_known for agent in row.wanted)
+    ended: tuple[Agent, ...] = ()
+    for agent in row.agents:
+        step = row.close(agent, Evidence.ASSUMED, now)
+        row, ended = step.row, (*ended, *step.ended)
+    if lived:
+        row = retire(row, EndReason.VENDOR_GONE, now).row
+    return Step(row=row, ended=ended)
+
+
+def _obey(row: Row, now: datetime) -> Step:
+    """Retire what the row as it stands does not want, whatever the changes said."""
+    if row.task is None:
+        return retire(row, EndReason.DELETED, now)
+    if not row.task.running:
+        return retire(row, EndReason.REQUESTED, now)
+    return Step(row=row)
