@@ -6,7 +6,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
-PIP := $(PY) -m pip --quiet --disable-pip-version-check
+# Twice quiet: only errors are shown.
+PIP := $(PY) -m pip -qq --disable-pip-version-check
 # Nothing is resolved or built unpinned: every file has its hash, setuptools is one of them.
 INSTALL := $(PIP) install --no-warn-script-location --no-build-isolation
 SOURCES := orchestrator migrations tests benchmarks
