@@ -1,0 +1,69 @@
+"""Ids in a start: the alphabet and length a vendor allows, and whose word counts.
+
+Rule 1: an id is checked wherever it comes from, the row's columns or the spec.
+Rule 2: what the daemon fills in may be missing in a spec, or say the same; never something else.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.providers.base import Problem, Spec
+from orchestrator.providers.spec import Path, mistake, problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdRule:
+    """What a vendor lets an id be made of."""
+
+    limit: int
+    """Bytes; every alphabet here is ASCII, so characters too."""
+    characters: str
+    """The alphabet, as the inside of a regular expression's brackets."""
+    alphabet: str
+    """The same in words."""
+
+    @property
+    def expected(self) -> str:
+        """Return the rule in words."""
+        return f"1 to {self.limit} characters out of {self.alphabet}"
+
+    def allows(self, value: str) -> bool:
+        """Tell whether `value` keeps the rule."""
+        return re.fullmatch(f"[{self.characters}]{{1,{self.limit}}}", value) is not None
+
+    def check(self, value: str) -> str:
+        """Return `value`, for a model's field; raise a `mistake` if it breaks the rule."""
+        if not self.allows(value):
+            raise mistake(self.expected)
+        return value
+
+    def problems(self, path: Path, value: str) -> tuple[Problem, ...]:
+        """Return the problem of an id that stands at `path`, if it has one."""
+        return () if self.allows(value) else (problem(path, self.expected, value),)
+
+
+def filled_problems(spec: Spec, filled: Mapping[Path, Any]) -> tuple[Problem, ...]:
+    """Return a problem for each place of the spec that contradicts the daemon.
+
+    `filled` has a place, as keys from the top, and what the daemon writes there; None where no
+    value of a spec's could be right, since it is made anew for each start.
+    """
+    given = ((path, own, _at(spec, path)) for path, own in filled.items())
+    return tuple(
+        problem(("spec", *path), _own_word(own), value)
+        for path, own, value in given
+        if value is not None and value != own
+    )
+
+
+def _own_word(own: Any) -> str:
+    return "nothing, since the daemon fills it in" + ("" if own is None else f": {own}")
+
+
+def _at(spec: Any, path: Path) -> Any:
+    """Return what stands at `path`, null if nothing does."""
+    for key in path:
+        spec = spec.get(key) if isinstance(spec, Mapping) else None
+    return spec

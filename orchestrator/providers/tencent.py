@@ -1,0 +1,380 @@
+"""Tencent TRTC "Conversational AI" (API 2019-07-22): one account's calls, and what answers mean.
+
+Rule 1: an error is recognised by `Response.Error` alone. The vendor sends it under HTTP 200, with
+whatever Content-Type.
+Rule 2: a start is a success only with a TaskId, since nothing else can stop it.
+Rule 3: the UserSig is made for each send and stays out of `body`, which tells two starts apart.
+
+Sources: StartAIConversation, StopAIConversation, DescribeAIConversation, RemoveUser and
+RemoveUserByStrRoomId of API 2019-07-22, and the common error codes (trtc.io 34270).
+"""
+
+import json
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+from orchestrator.core.model import Agent, Caps, Recovery, Verb
+from orchestrator.core.outcome import (
+    Denied,
+    Done,
+    Expired,
+    Gone,
+    Indefinite,
+    Outcome,
+    Refused,
+    Throttled,
+)
+from orchestrator.providers.base import (
+    Conversation,
+    Problem,
+    Provider,
+    Reply,
+    Request,
+    Spec,
+    Stamp,
+)
+from orchestrator.providers.reading import (
+    Verdict,
+    at_capacity,
+    printable,
+    read_object,
+    started,
+    unreadable,
+)
+from orchestrator.providers.signing import TC3Call, TC3Keys, sign_tc3
+from orchestrator.providers.spec import as_json_string, canonical_json
+from orchestrator.providers.tencent_spec import is_numeric_room, start_problems
+from orchestrator.providers.tokens import make_user_sig
+
+API_VERSION = "2019-07-22"
+
+CAPS = Caps(
+    recovery=Recovery.FIND,
+    names_handle=False,
+    can_find=True,
+    can_kick=True,
+    poll_proves_absence=True,
+    signature_window=timedelta(seconds=300),
+    agent_user_scope="room",
+)
+
+START = "StartAIConversation"
+STOP = "StopAIConversation"
+DESCRIBE = "DescribeAIConversation"
+REMOVE_FROM_STRING_ROOM = "RemoveUserByStrRoomId"
+REMOVE_FROM_NUMERIC_ROOM = "RemoveUser"
+
+LIMITS: Mapping[str, int] = MappingProxyType(
+    dict.fromkeys((START, STOP, DESCRIBE, REMOVE_FROM_STRING_ROOM, REMOVE_FROM_NUMERIC_ROOM), 20)
+)
+"""Calls per second. Newer pages say 50; 20 holds for every account."""
+
+MAX_IDLE_TIME = 60
+"""Seconds without a published stream until the vendor ends the agent, where the spec says none."""
+
+USER_SIG_LIFE = timedelta(hours=24)
+"""How long an agent may enter its room again: the vendor checks a UserSig at each entry."""
+
+_ACTIONS: Mapping[Verb, str] = MappingProxyType(
+    {
+        Verb.START: START,
+        Verb.STOP: STOP,
+        Verb.FIND: DESCRIBE,
+        Verb.POLL: DESCRIBE,
+        Verb.KICK: REMOVE_FROM_STRING_ROOM,
+    }
+)
+
+_CODES: Mapping[str, Verdict] = MappingProxyType(
+    {
+        "AuthFailure.SignatureExpire": Expired,
+        "FailedOperation.RequestOutdated": Expired,
+        "FailedOperation.TaskNotExist": Gone,
+        "FailedOperation.TaskFinished": Gone,
+        "FailedOperation.RoomNotExist": Gone,
+        # An earlier send was taken. Nobody told its TaskId, so it has to be looked for.
+        "FailedOperation.TaskExist": Indefinite,
+        "FailedOperation.NotAbility": Denied,
+        "FailedOperation.NotAllowed": Denied,
+        "FailedOperation.SdkAppIdNotExist": Denied,
+        "FailedOperation.SdkAppIdNotUnderAppId": Denied,
+        "FailedOperation.RestrictedFrequency": Throttled,
+        "FailedOperation.RestrictedConcurrency": at_capacity,
+        "OperationDenied.FreqOverLimit": Throttled,
+        "ResourceInsufficient.RequestRejection": at_capacity,
+        "UnsupportedOperation.TaskLimit": at_capacity,
+        "LimitExceeded.ConcurrencyLimit": at_capacity,
+        # Both come from the account's configuration: no change of a row would help.
+        "InvalidParameter.SdkAppId": Denied,
+        "InvalidParameter.UserSig": Denied,
+    }
+)
+"""Codes by their full name."""
+
+_FAMILIES: Mapping[str, Verdict] = MappingProxyType(
+    {
+        "AuthFailure": Denied,
+        "UnauthorizedOperation": Denied,
+        "IpInBlacklist": Denied,
+        "IpNotInWhitelist": Denied,
+        "RequestLimitExceeded": Throttled,
+        "ActionOffline": Refused,
+        "InvalidAction": Refused,
+        "InvalidParameter": Refused,
+        "InvalidParameterValue": Refused,
+        "InvalidRequest": Refused,
+        "MissingParameter": Refused,
+        "NoSuchProduct": Refused,
+        "NoSuchVersion": Refused,
+        "RequestSizeLimitExceeded": Refused,
+        "UnknownParameter": Refused,
+        "UnsupportedOperation": Refused,
+        "UnsupportedProtocol": Refused,
+        "UnsupportedRegion": Refused,
+    }
+)
+"""Codes by what stands before the dot. What is in neither table (InternalError, ServiceUnavailable,
+ResourceUnavailable, what the vendor adds tomorrow) may have had an effect: `Indefinite`."""
+
+Fields = Mapping[str, Any]
+"""The object under `Response` of an answer without an error."""
+
+
+@dataclass(kw_only=True, slots=True, repr=False, eq=False)
+class Tencent(Provider):
+    """One SdkAppId of a Tencent Cloud account, in one region."""
+
+    sdk_app_id: int
+    secret_id: str
+    secret_key: str
+    usersig_key: str
+    """The TRTC application's SecretKey, 64 characters, used as they are."""
+    region: str
+    """Where agents run (X-TC-Region); the endpoint's host says only where we enter."""
+    session_token: str | None = None
+    endpoint: str = "https://trtc.intl.tencentcloudapi.com"
+    caps: Caps = field(default=CAPS, init=False)
+    limits: Mapping[str, int] = field(default_factory=lambda: LIMITS, init=False)
+
+    @property
+    def site(self) -> str:
+        """Return provider, endpoint, region, app id and API version as canonical JSON."""
+        return canonical_json(
+            {
+                "provider": "tencent",
+                "endpoint": self.endpoint,
+                "region": self.region,
+                "app_id": self.sdk_app_id,
+                "api_version": API_VERSION,
+            }
+        ).decode()
+
+    def at(self, site: str) -> "Tencent":
+        """Return this account where `site` says it was, with today's keys.
+
+        Raises ValueError or KeyError on a site that is not one of Tencent's.
+        """
+        where = json.loads(site)
+        return replace(
+            self,
+            endpoint=where["endpoint"],
+            region=where["region"],
+            sdk_app_id=where["app_id"],
+        )
+
+    def action(self, verb: Verb) -> str:
+        """Return the vendor's action that `verb` counts against."""
+        return _ACTIONS[verb]
+
+    def agent_user_id(self, spec: Spec) -> str | None:
+        """Return `AgentConfig.UserId`, if the spec has one."""
+        config = spec.get("AgentConfig")
+        given = config.get("UserId") if isinstance(config, Mapping) else None
+        return given if isinstance(given, str) else None
+
+    def problems(self, agent: Agent, spec: Spec) -> tuple[Problem, ...]:
+        """Return everything the vendor would refuse about this start, without asking it."""
+        return start_problems(self.sdk_app_id, agent, spec)
+
+    def body(self, agent: Agent, spec: Spec) -> bytes:
+        """Return the StartAIConversation body, less the UserSig, of a spec without problems."""
+        return canonical_json(self._start_fields(agent, spec))
+
+    def start(self, agent: Agent, spec: Spec, stamp: Stamp) -> Conversation:
+        """Start the agent. `Done.handle` is the TaskId."""
+        fields = self._start_fields(agent, spec)
+        config = fields["AgentConfig"]
+        config["UserSig"] = make_user_sig(
+            sdk_app_id=self.sdk_app_id,
+            key=self.usersig_key,
+            user_id=config["UserId"],
+            at=stamp.signed_at,
+            life=USER_SIG_LIFE,
+        )
+        return started((yield from self._ask(START, fields, stamp, _read_started)))
+
+    def stop(self, agent: Agent, stamp: Stamp) -> Conversation:
+        """Stop it by its TaskId; there is no stop by a name of ours."""
+        return (
+            yield from self._ask(
+                STOP, {"TaskId": agent.vendor_task_id}, stamp, _read_acknowledgement
+            )
+        )
+
+    def find(self, agent: Agent, stamp: Stamp) -> Conversation:
+        """Ask for it by its SessionId. `Done.handle` is the TaskId, if the vendor tells it."""
+        fields = {"SdkAppId": self.sdk_app_id, "SessionId": agent.session_name}
+        return (yield from self._ask(DESCRIBE, fields, stamp, _read_description))
+
+    def poll(self, agent: Agent, stamp: Stamp) -> Conversation:
+        """Ask by its TaskId whether it is still there."""
+        fields = {"TaskId": agent.vendor_task_id}
+        return (yield from self._ask(DESCRIBE, fields, stamp, _read_description))
+
+    def kick(self, agent: Agent, stamp: Stamp) -> Conversation:
+        """Remove the agent's user id from its room.
+
+        The ledger does not say whether a room of digits is a numeric room or a string room of that
+        name, and the vendor keeps both apart: such a room is asked for as both, string first.
+        """
+        named = yield from self._ask(
+            REMOVE_FROM_STRING_ROOM,
+            self._removal(agent, agent.room_id),
+            stamp,
+            _read_acknowledgement,
+        )
+        if not isinstance(named, Done | Gone) or not is_numeric_room(agent.room_id):
+            return named
+        numbered = yield from self._ask(
+            REMOVE_FROM_NUMERIC_ROOM,
+            self._removal(agent, int(agent.room_id)),
+            stamp,
+            _read_acknowledgement,
+        )
+        return named if isinstance(numbered, Gone) else numbered
+
+    def _removal(self, agent: Agent, room: str | int) -> dict[str, Any]:
+        return {"SdkAppId": self.sdk_app_id, "RoomId": room, "UserIds": [agent.name]}
+
+    def _start_fields(self, agent: Agent, spec: Spec) -> dict[str, Any]:
+        """Return the spec with all that the daemon fills in, but for the UserSig."""
+        texts = {
+            name: as_json_string(spec[name])
+            for name in ("LLMConfig", "TTSConfig", "AvatarConfig")
+            if name in spec
+        }
+        config = {
+            "MaxIdleTime": MAX_IDLE_TIME,
+            **spec["AgentConfig"],
+            "UserId": self.agent_user_id(spec) or agent.name,
+            "TargetUserId": agent.user_id,
+        }
+        return {
+            "RoomIdType": 1,
+            **spec,
+            **texts,
+            "SdkAppId": self.sdk_app_id,
+            "RoomId": agent.room_id,
+            "SessionId": agent.session_name,
+            "AgentConfig": config,
+        }
+
+    def _ask(
+        self, action: str, fields: Fields, stamp: Stamp, read: Callable[[Fields], Outcome]
+    ) -> Generator[Request, Reply, Outcome]:
+        """Send one request; `read` judges an answer that holds no error."""
+        body = canonical_json(fields)
+        call = TC3Call(
+            host=urlsplit(self.endpoint).netloc,
+            action=action,
+            version=API_VERSION,
+            region=self.region,
+            body=body,
+        )
+        keys = TC3Keys(
+            secret_id=self.secret_id,
+            secret_key=self.secret_key,
+            session_token=self.session_token,
+        )
+        reply = yield Request(
+            action=action,
+            method="POST",
+            url=f"{self.endpoint}/",
+            headers=sign_tc3(call, keys=keys, at=stamp.signed_at),
+            body=body,
+        )
+        return _judge(reply, read)
+
+
+def _judge(reply: Reply, read: Callable[[Fields], Outcome]) -> Outcome:
+    """Return what a reply means: the transport's verdict, the vendor's error, or its answer."""
+    envelope = read_object(reply)
+    if not isinstance(envelope, dict):
+        return envelope
+    fields = envelope.get("Response")
+    if not isinstance(fields, dict):
+        return unreadable("there is no object under Response")
+    if fields.get("Error") is not None:
+        return _read_error(fields)
+    return read(fields)
+
+
+def _read_error(fields: Fields) -> Outcome:
+    """Return the verdict on `Response.Error`: by its whole code, else by its family."""
+    error = fields["Error"]
+    code = printable(error.get("Code")) if isinstance(error, Mapping) else ""
+    if not code:
+        return unreadable("there is no code under Response.Error", _request_id(fields))
+    family, _, _ = code.partition(".")
+    verdict = _CODES.get(code) or _FAMILIES.get(family, Indefinite)
+    return verdict(
+        code=code, message=printable(error.get("Message")), request_id=_request_id(fields)
+    )
+
+
+def _read_started(fields: Fields) -> Outcome:
+    """Read the answer to a start: without a TaskId something may run that nobody can stop."""
+    handle = _task_id(fields)
+    if handle is None:
+        return Indefinite(
+            code="EmptyTaskId",
+            message="the start succeeded without a TaskId",
+            request_id=_request_id(fields),
+        )
+    return Done(handle=handle, request_id=_request_id(fields))
+
+
+def _read_acknowledgement(fields: Fields) -> Outcome:
+    """Read a success that consists of its RequestId alone; without one nobody acknowledged."""
+    request_id = _request_id(fields)
+    return Done(request_id=request_id) if request_id else unreadable("there is no RequestId")
+
+
+def _read_description(fields: Fields) -> Outcome:
+    """Read the answer of Describe. The official example has neither TaskId nor SessionId."""
+    request_id = _request_id(fields)
+    match fields.get("Status"):
+        case "Idle" | "Preparing" | "InProgress":
+            return Done(handle=_task_id(fields), request_id=request_id)
+        case "Stopped":
+            return Gone(code="Stopped", request_id=request_id)
+        case status:
+            return Indefinite(
+                code="UnknownStatus",
+                message=f"the status is {printable(status) or 'no text'}",
+                request_id=request_id,
+            )
+
+
+def _task_id(fields: Fields) -> str | None:
+    """Return the TaskId as the vendor wrote it: it is opaque, and compared exactly."""
+    given = fields.get("TaskId")
+    return given if isinstance(given, str) and given else None
+
+
+def _request_id(fields: Fields) -> str:
+    return printable(fields.get("RequestId"))

@@ -1,0 +1,374 @@
+"""ZEGO "AI Agent" (server API V2): one account's calls, and what their answers mean.
+
+Rule 1: only `Code` counts, an integer. `Message` is free text, and HTTP 200 says nothing.
+Rule 2: a create is a success only with an AgentInstanceId, since nothing else can delete it.
+Rule 3: every request has a nonce of its own, also within one conversation.
+
+The vendor can neither list instances nor look one up by what we named it. What is left is to look
+into the room for the agent's user id, and that needs every page of it.
+
+Sources: core_products/aiagent/en/server of ZEGOCLOUD/docs_all (accessing-server-apis,
+create-agent-instance, delete-agent-instance, return-codes), and the RTC server API pages
+DescribeUserList and KickoutUser.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any
+
+from orchestrator.core.model import Agent, Caps, Recovery, Verb
+from orchestrator.core.outcome import (
+    Denied,
+    Done,
+    Expired,
+    Gone,
+    Indefinite,
+    NotSent,
+    Outcome,
+    Refused,
+    Throttled,
+)
+from orchestrator.providers.base import (
+    Conversation,
+    Problem,
+    Provider,
+    Reply,
+    Request,
+    Response,
+    Spec,
+    Stamp,
+)
+from orchestrator.providers.reading import (
+    Verdict,
+    at_capacity,
+    printable,
+    read_object,
+    started,
+    unreadable,
+)
+from orchestrator.providers.signing import Query, zego_query
+from orchestrator.providers.spec import canonical_json
+from orchestrator.providers.zego_spec import start_problems
+
+CAPS = Caps(
+    recovery=Recovery.EVICT,
+    names_handle=False,
+    can_find=True,
+    can_kick=True,
+    poll_proves_absence=True,
+    signature_window=timedelta(seconds=600),
+    agent_user_scope="account",
+)
+
+REGISTER = "RegisterAgent"
+UPDATE = "UpdateAgent"
+CREATE = "CreateAgentInstance"
+DELETE = "DeleteAgentInstance"
+QUERY = "QueryAgentInstanceStatus"
+LIST_USERS = "DescribeUserList"
+KICK_OUT = "KickoutUser"
+
+LIMITS: Mapping[str, int] = MappingProxyType(
+    {REGISTER: 10, UPDATE: 10, CREATE: 10, DELETE: 10, QUERY: 10, LIST_USERS: 200, KICK_OUT: 50}
+)
+"""Calls per second. DescribeUserList is also limited to one per second and room."""
+
+MAX_IDLE_TIME = 60
+"""Seconds without the user in the room until the vendor deletes the agent, if the spec says none.
+The vendor's own default is 120; a shorter one makes a lost agent cheaper."""
+
+PAGE_SIZE = 200
+"""Users that DescribeUserList returns at most."""
+PAGE_LIMIT = 50
+"""Pages of one room that are read before we give up on it."""
+
+_ACTIONS: Mapping[Verb, str] = MappingProxyType(
+    {
+        Verb.START: CREATE,
+        Verb.STOP: DELETE,
+        Verb.FIND: LIST_USERS,
+        Verb.POLL: QUERY,
+        Verb.KICK: KICK_OUT,
+    }
+)
+
+AGENT_EXISTS = 410001008
+AGENT_NOT_FOUND = 410001009
+TRANSIENT_CREATE_FAILURE = 410004014
+
+_CODES: Mapping[int, Verdict] = MappingProxyType(
+    {
+        100000004: Expired,
+        410001002: Gone,
+        # Host, AppId, keys, services and test licences: the account's configuration.
+        **dict.fromkeys((100000000, 100000001, 100000005, 100000010, 100000011), Denied),
+        **dict.fromkeys((100000016, 100000017, 410000002, 410000005, 410000006), Denied),
+        **dict.fromkeys((410001033, 410001034, 410001035), Denied),
+        # Too many calls, or the vendor is short of everything.
+        **dict.fromkeys((410000010, 410000018, 410001029), Throttled),
+        # Too many agents.
+        **dict.fromkeys((410000011, 410001025, 410001031), at_capacity),
+        # What the gateway and then the service cannot read or use in a request.
+        **dict.fromkeys((100000002, 100000003, 100000006, 100000007, 100000008), Refused),
+        **dict.fromkeys((100000009, 100000012, 100000013, 100000014), Refused),
+        **dict.fromkeys((410000003, 410000004, 410000014, AGENT_NOT_FOUND), Refused),
+        **dict.fromkeys((410001010, 410001026, 410001027, 410001048), Refused),
+        **dict.fromkeys((410001042, 410001047, 410001049), Refused),
+    }
+)
+"""What is not here may have had an effect: `Indefinite`. Three of those on purpose:
+
+- 410000001 and 410000009 are failures inside the vendor.
+- 410001003, "create failed", does not say how far it came. The vendor advises a limited retry, and
+  an unknown start is exactly that here: created again under the same user, which evicts what was
+  half made, until `start_within` ends it.
+- 410001041, the instance is draining: it will be gone, and is not yet.
+"""
+
+# The one failure of a create that the vendor's own gateway repeats (pulse-conversation-agent,
+# docs/zh-CN/DEPLOYMENT.md): nothing came of it.
+_CREATE_CODES: Mapping[int, Verdict] = MappingProxyType(
+    dict(_CODES) | {TRANSIENT_CREATE_FAILURE: NotSent}
+)
+
+# A template that was registered a moment ago may not be known everywhere yet.
+_REGISTERED_CODES: Mapping[int, Verdict] = MappingProxyType(
+    dict(_CREATE_CODES) | {AGENT_NOT_FOUND: NotSent}
+)
+
+_BLOCKS = ("RTC", "MessageHistory", "AdvancedConfig")
+"""The blocks of a create body into which the daemon writes."""
+
+_STATUSES = frozenset({"IDLE", "LISTENING", "THINKING", "SPEAKING"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer with Code 0."""
+
+    data: Mapping[str, Any]
+    """The object under `Data`; empty where there is none, as after a delete."""
+    request_id: str
+
+
+@dataclass(kw_only=True, slots=True, repr=False, eq=False)
+class Zego(Provider):
+    """One AppId of a ZEGO account, reached through one regional host."""
+
+    app_id: int
+    server_secret: str
+    endpoint: str = "https://aigc-aiagent-api.zegotech.cn"
+    rtc_endpoint: str = "https://rtc-api.zego.im"
+    caps: Caps = field(default=CAPS, init=False)
+    limits: Mapping[str, int] = field(default_factory=lambda: LIMITS, init=False)
+
+    @property
+    def site(self) -> str:
+        """Return provider, endpoint and app id as canonical JSON.
+
+        The RTC endpoint is not part of it: rooms are the same wherever they are asked about.
+        """
+        where = {"provider": "zego", "endpoint": self.endpoint, "app_id": self.app_id}
+        return canonical_json(where).decode()
+
+    def at(self, site: str) -> "Zego":
+        """Return this account where `site` says it was, with today's keys.
+
+        Raises ValueError or KeyError on a site that is not one of ZEGO's.
+        """
+        where = json.loads(site)
+        return replace(self, endpoint=where["endpoint"], app_id=where["app_id"])
+
+    def action(self, verb: Verb) -> str:
+        """Return the vendor's action that `verb` counts against.
+
+        A start whose spec carries a template sends RegisterAgent before it.
+        """
+        return _ACTIONS[verb]
+
+    def agent_user_id(self, spec: Spec) -> str | None:
+        """Return `RTC.AgentUserId`, if the spec has one."""
+        rtc = spec.get("RTC")
+        given = rtc.get("AgentUserId") if isinstance(rtc, Mapping) else None
+        return given if isinstance(given, str) else None
+
+    def problems(self, agent: Agent, spec: Spec) -> tuple[Problem, ...]:
+        """Return everything the vendor would refuse about this start, without asking it."""
+        return start_problems(agent, spec)
+
+    def body(self, agent: Agent, spec: Spec) -> bytes:
+        """Return the template and the create body of a spec without problems."""
+        return canonical_json(
+            {"Agent": spec.get("Agent"), CREATE: self._create_fields(agent, spec)}
+        )
+
+    def start(self, agent: Agent, spec: Spec, stamp: Stamp) -> Conversation:
+        """Register the template, if the spec carries one, then create the instance.
+
+        `Done.handle` is the AgentInstanceId. While the template is not known to be registered
+        nothing of the agent has been sent, whatever became of the template.
+        """
+        template = spec.get("Agent")
+        if template is None:
+            return (yield from self._create(agent, spec, stamp, _CREATE_CODES))
+        match (yield from self._register(template, stamp)):
+            case Done():
+                return (yield from self._create(agent, spec, stamp, _REGISTERED_CODES))
+            case (Refused() | Denied() | Throttled() | Expired()) as definite:
+                return definite
+            case unknown:
+                return NotSent(
+                    code=unknown.code,
+                    message=printable(f"the template was not registered: {unknown.message}"),
+                    request_id=unknown.request_id,
+                )
+
+    def stop(self, agent: Agent, stamp: Stamp) -> Conversation:
+        """Delete the instance at once; gracefully it might run on for two minutes."""
+        fields = {"AgentInstanceId": agent.vendor_task_id}
+        return _acknowledged(_read((yield self._post(DELETE, fields, stamp))))
+
+    def poll(self, agent: Agent, stamp: Stamp) -> Conversation:
+        """Ask for the instance's status by its id."""
+        fields = {"AgentInstanceId": agent.vendor_task_id}
+        answer = _read((yield self._post(QUERY, fields, stamp)))
+        if not isinstance(answer, _Answer):
+            return answer
+        if answer.data.get("Status") not in _STATUSES:
+            return unreadable("there is no known status under Data.Status", answer.request_id)
+        return Done(request_id=answer.request_id)
+
+    def find(self, agent: Agent, stamp: Stamp) -> Conversation:
+        """Look for the agent's user id in its room, page after page.
+
+        `Done` has no handle: the room does not know the instance's id. `Gone` only after the last
+        page.
+        """
+        marker = ""
+        for _ in range(PAGE_LIMIT):
+            query = {"RoomId": agent.room_id, "Mode": "0", "Limit": str(PAGE_SIZE)}
+            if marker:
+                query["Marker"] = marker
+            page = _read((yield self._get(LIST_USERS, query, stamp)))
+            if not isinstance(page, _Answer):
+                return page
+            users, following = page.data.get("UserList"), page.data.get("Marker") or ""
+            if not isinstance(users, list) or not isinstance(following, str):
+                return unreadable("this is no page of users", page.request_id)
+            if agent.name in map(_user_id, users):
+                return Done(request_id=page.request_id)
+            if not users or not following:
+                return Gone(code="NotInRoom", request_id=page.request_id)
+            marker = following
+        return Indefinite(code="RoomTooLarge", message=f"more than {PAGE_LIMIT} pages of users")
+
+    def kick(self, agent: Agent, stamp: Stamp) -> Conversation:
+        """Remove the agent's user id from its room."""
+        query = {"RoomId": agent.room_id, "UserId[]": [agent.name]}
+        return _acknowledged(_read((yield self._get(KICK_OUT, query, stamp))))
+
+    def _register(self, template: Spec, stamp: Stamp) -> Conversation:
+        """Make the vendor's template equal to ours, whether it knows one of that AgentId or not."""
+        answer = _read((yield self._post(REGISTER, template, stamp)))
+        if isinstance(answer, _Answer) or answer.code != str(AGENT_EXISTS):
+            return _acknowledged(answer)
+        return _acknowledged(_read((yield self._post(UPDATE, template, stamp))))
+
+    def _create(
+        self, agent: Agent, spec: Spec, stamp: Stamp, codes: Mapping[int, Verdict]
+    ) -> Conversation:
+        """Create the instance; its id is the handle."""
+        request = self._post(CREATE, self._create_fields(agent, spec), stamp)
+        answer = _read((yield request), codes)
+        if not isinstance(answer, _Answer):
+            return started(answer)
+        handle = answer.data.get("AgentInstanceId")
+        if not isinstance(handle, str) or not handle:
+            return unreadable("the create succeeded without an id", answer.request_id)
+        return Done(handle=handle, request_id=answer.request_id)
+
+    def _create_fields(self, agent: Agent, spec: Spec) -> dict[str, Any]:
+        """Return the create body: the spec without the template, with what the daemon fills in.
+
+        Where the spec has no UserStreamId it is the user's id: the stream a client publishes
+        under its own name. Messages are kept by us (SyncMode 1) unless the spec asks for ZIM.
+        """
+        template = spec.get("Agent") or {}
+        given = {key: value for key, value in spec.items() if key not in {"Agent", *_BLOCKS}}
+        rtc, history, advanced = (spec.get(name) or {} for name in _BLOCKS)
+        return {
+            "AgentId": template.get("AgentId"),
+            **given,
+            "UserId": agent.user_id,
+            "RTC": {
+                "UserStreamId": agent.user_id,
+                **rtc,
+                "RoomId": agent.room_id,
+                "AgentStreamId": agent.stream_id,
+                "AgentUserId": self.agent_user_id(spec) or agent.name,
+            },
+            "MessageHistory": {"SyncMode": 1, **history},
+            "AdvancedConfig": {"MaxIdleTime": MAX_IDLE_TIME, **advanced},
+        }
+
+    def _post(self, action: str, fields: Mapping[str, Any], stamp: Stamp) -> Request:
+        """Return a request to the agent API."""
+        query = self._query(action, stamp, {})
+        return Request(
+            action=action,
+            method="POST",
+            url=f"{self.endpoint}/?{query}",
+            headers={"Content-Type": "application/json"},
+            body=canonical_json(fields),
+        )
+
+    def _get(self, action: str, query: Query, stamp: Stamp) -> Request:
+        """Return a request to the RTC server API, which takes everything in the query."""
+        return Request(
+            action=action,
+            method="GET",
+            url=f"{self.rtc_endpoint}/?{self._query(action, stamp, query)}",
+            headers={},
+            body=b"",
+        )
+
+    def _query(self, action: str, stamp: Stamp, extra: Query) -> str:
+        return zego_query(
+            app_id=self.app_id,
+            server_secret=self.server_secret,
+            nonce=stamp.nonce(),
+            at=stamp.signed_at,
+            action=action,
+            extra=extra,
+        )
+
+
+def _read(reply: Reply, codes: Mapping[int, Verdict] = _CODES) -> _Answer | Outcome:
+    """Return a reply's data, or what the lack of it means: the transport's verdict or a code's."""
+    if isinstance(reply, Response) and reply.status == 429:
+        return Throttled(code="HTTP429", message="HTTP status 429")
+    envelope = read_object(reply)
+    if not isinstance(envelope, dict):
+        return envelope
+    code, request_id = envelope.get("Code"), printable(envelope.get("RequestId"))
+    if type(code) is not int:  # a bool is an int to isinstance, and no code
+        return unreadable("there is no integer under Code", request_id)
+    if code != 0:
+        verdict = codes.get(code, Indefinite)
+        message = printable(envelope.get("Message"))
+        return verdict(code=str(code), message=message, request_id=request_id)
+    data = envelope.get("Data")
+    return _Answer(data=data if isinstance(data, dict) else {}, request_id=request_id)
+
+
+def _acknowledged(answer: _Answer | Outcome) -> Outcome:
+    """Return `Done` for an answer of which only the success counts."""
+    return Done(request_id=answer.request_id) if isinstance(answer, _Answer) else answer
+
+
+def _user_id(user: object) -> object:
+    """Return the id of an entry of UserList, null if it has none."""
+    return user.get("UserId") if isinstance(user, Mapping) else None
