@@ -1,0 +1,1 @@
+"""SQL: the schema, the statements, and every difference between the databases."""
