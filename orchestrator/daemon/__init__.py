@@ -1,0 +1,1 @@
+"""What runs: everything here waits, and decides nothing that the core could decide."""
