@@ -20,6 +20,7 @@ import structlog
 from structlog.contextvars import bound_contextvars as context
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
+from orchestrator.secret import names_secret
 from orchestrator.settings import Log
 
 __all__ = ["Edge", "Redactor", "configure", "context", "logger"]
@@ -30,13 +31,6 @@ SHORTEST_SECRET = 6
 
 _DEEPEST = 20
 """Levels to which keys are looked at; a log line has two or three."""
-_SECRET_KEY = re.compile(
-    r"(?i)(secret|password|passwd|token|signature|authorization|credential|usersig|cookie"
-    r"|(api|access|app|secret|private|callback|usersig)_?key(_?id)?)$"
-)
-_NO_SECRETS = frozenset({"restart_token"})
-"""Columns that look like a secret's and are none."""
-
 _QUIET = ("aiosqlite", "sqlalchemy", "asyncio", "aiohttp.access")
 """Libraries that write statements and their parameters, hence rows, below WARNING."""
 
@@ -153,7 +147,7 @@ def _hide_keys(_logger: Any, _method: str, event: EventDict) -> MutableMapping[s
 
 
 def _hide(key: object, value: Any, depth: int) -> Any:
-    if isinstance(key, str) and key not in _NO_SECRETS and _SECRET_KEY.search(key):
+    if isinstance(key, str) and names_secret(key):
         return HIDDEN
     if depth >= _DEEPEST:
         return "…"

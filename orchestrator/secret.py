@@ -5,8 +5,16 @@ Rule 2: only `reveal` does, and it is called where a provider or a connection is
 Rule 3: this file reads nothing. Where a secret lives is told by a `Place`; `config` looks there.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Protocol
+
+_SECRET_KEY = re.compile(
+    r"(?i)(secret|password|passwd|token|signature|authorization|credential|usersig|cookie"
+    r"|(api|access|app|secret|private|callback|usersig)_?key(_?id)?)$"
+)
+_NO_SECRETS = frozenset({"restart_token"})
+"""Columns that look like a secret's and are none."""
 
 
 class Place(Protocol):
@@ -52,6 +60,11 @@ class NoSecretError(ValueError):
         super().__init__(f"expected {expected}, found {found}")
         self.expected = expected
         self.found = found
+
+
+def names_secret(key: str) -> bool:
+    """Return whether what stands under `key` (of a log line, of a spec) looks like a secret."""
+    return key not in _NO_SECRETS and _SECRET_KEY.search(key) is not None
 
 
 _FORMS = 'text, { env = "NAME" }, { file = "path" } or { credential = "name" }'

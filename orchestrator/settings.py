@@ -154,7 +154,7 @@ class Database(Table):
     wake: Literal["notify", "poll"] = "notify"
     """How the daemon hears of commits. `poll` costs some milliseconds; it spares applications that
     commit thousands of times a second the price of NOTIFY, and allows PREPARE TRANSACTION."""
-    pool_size: int = Field(10, ge=2, le=200)
+    pool_size: int = Field(10, ge=3, le=200)
     """Postgres: connections at most. Two thirds of it idle is normal."""
     listen_url: DatabaseUrl | None = None
     """Postgres: a direct connection for LISTEN, where `url` goes through a transaction pooler."""

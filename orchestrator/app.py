@@ -1,0 +1,165 @@
+"""The composition root: the only file that turns configuration into the parts that run.
+
+Rule 1: the only file that names the vendors' adapters together.
+Rule 2: it builds and wires; it does no I/O. Opening a connection is left to its first use.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import assert_never
+
+from orchestrator import settings
+from orchestrator.config import Config
+from orchestrator.core.model import Account
+from orchestrator.errors import UsageError
+from orchestrator.providers.base import Provider
+from orchestrator.providers.tencent import Tencent
+from orchestrator.providers.volcengine import Volcengine
+from orchestrator.providers.zego import Zego
+from orchestrator.secret import Secret
+from orchestrator.store.engine import Database, open_database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountRuntime:
+    """One configured account, ready to be used."""
+
+    provider: Provider
+    account: Account
+    limits: Mapping[str, int]
+    """Calls per second for each of the vendor's actions; 0: no limit."""
+    call_timeout: timedelta
+    max_agents: int | None
+    """Agents at a time; None: no limit of ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """All that the daemon needs, and nothing that runs yet."""
+
+    config: Config
+    database: Database
+    accounts: Mapping[str, AccountRuntime]
+    """By the name that rows use."""
+    secrets: Mapping[str, str] = field(repr=False)
+    """What `{"$secret": "name"}` resolves to, by name."""
+    abandoned: frozenset[str] = frozenset()
+    """Accounts that a person gave up (`run --abandon`): they have agents, and no keys any more."""
+
+
+def build(config: Config, abandoned: Iterable[str] = ()) -> App:
+    """Return the application that a configuration describes. The caller closes its database.
+
+    Raises:
+        UsageError: an account is to be abandoned that is still configured.
+    """
+    given_up = frozenset(abandoned)
+    kept = sorted(given_up & config.accounts.keys())
+    if kept:
+        names = ", ".join(kept)
+        raise UsageError(f"--abandon {names}: still configured; remove it from the file first")
+    return App(
+        config=config,
+        database=build_database(config),
+        accounts=build_accounts(config),
+        secrets=reveal_secrets(config),
+        abandoned=given_up,
+    )
+
+
+def build_database(config: Config) -> Database:
+    """Return the configured database. Nothing is connected yet."""
+    database = config.database
+    return open_database(
+        database.url.reveal(), schema=database.schema_, pool_size=database.pool_size
+    )
+
+
+def build_accounts(config: Config) -> Mapping[str, AccountRuntime]:
+    """Return every configured account by name; after a reload, the accounts with their new keys."""
+    return {name: _runtime(name, found, config) for name, found in config.accounts.items()}
+
+
+def reveal_secrets(config: Config) -> Mapping[str, str]:
+    """Return what `{"$secret": "name"}` resolves to."""
+    return {name: secret.reveal() for name, secret in config.secrets.items()}
+
+
+def build_provider(configured: settings.Account) -> Provider:
+    """Return the vendor's adapter for an account. It holds the keys; nobody else does."""
+    match configured:
+        case settings.VolcengineAccount():
+            return _volcengine(configured)
+        case settings.TencentAccount():
+            return _tencent(configured)
+        case settings.ZegoAccount():
+            return _zego(configured)
+        case _:
+            assert_never(configured)
+
+
+def _runtime(name: str, configured: settings.Account, config: Config) -> AccountRuntime:
+    provider = build_provider(configured)
+    return AccountRuntime(
+        provider=provider,
+        account=_account(name, configured, config.retry, provider),
+        limits={**provider.limits, **configured.qps},
+        call_timeout=timedelta(milliseconds=configured.call_timeout_ms),
+        max_agents=configured.max_agents,
+    )
+
+
+def _account(
+    name: str, configured: settings.Account, retry: settings.Retry, provider: Provider
+) -> Account:
+    longest = configured.max_duration_s
+    return Account(
+        name=name,
+        caps=provider.caps,
+        signature_life=timedelta(seconds=configured.signature_life_s),
+        clock_margin=timedelta(seconds=configured.clock_margin_s),
+        settle_in=timedelta(seconds=configured.settle_in_s),
+        poll=timedelta(seconds=configured.poll_s),
+        start_within=timedelta(seconds=configured.start_within_s),
+        max_duration=None if longest is None else timedelta(seconds=longest),
+        retry_base=timedelta(milliseconds=retry.base_ms),
+        retry_cap=timedelta(milliseconds=retry.cap_ms),
+    )
+
+
+def _volcengine(configured: settings.VolcengineAccount) -> Provider:
+    return Volcengine(
+        app_id=configured.app_id,
+        access_key_id=configured.access_key_id.reveal(),
+        secret_access_key=configured.secret_access_key.reveal(),
+        session_token=_reveal(configured.session_token),
+        region=configured.region,
+        api_version=configured.api_version,
+        endpoint=configured.endpoint,
+    )
+
+
+def _tencent(configured: settings.TencentAccount) -> Provider:
+    return Tencent(
+        sdk_app_id=configured.sdk_app_id,
+        secret_id=configured.secret_id.reveal(),
+        secret_key=configured.secret_key.reveal(),
+        session_token=_reveal(configured.session_token),
+        region=configured.region,
+        usersig_key=configured.usersig_key.reveal(),
+        endpoint=configured.endpoint,
+    )
+
+
+def _zego(configured: settings.ZegoAccount) -> Provider:
+    return Zego(
+        app_id=configured.app_id,
+        server_secret=configured.server_secret.reveal(),
+        endpoint=configured.endpoint,
+        rtc_endpoint=configured.rtc_endpoint,
+    )
+
+
+def _reveal(secret: Secret | None) -> str | None:
+    return None if secret is None else secret.reveal()

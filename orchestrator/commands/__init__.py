@@ -1,0 +1,1 @@
+"""The commands' work, one file each; `cli` says how they are asked for."""
