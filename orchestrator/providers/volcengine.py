@@ -1,0 +1,258 @@
+"""Volcengine real-time conversational AI: one RTC app's calls, in three versions of the API.
+
+Rule 1: TaskId is the ledger's `session_name`, drawn before the send; it is the handle as well, so
+the same start may be sent again.
+Rule 2: 2024-06-01 knows no TaskId. A stop goes by room and user there, hence one row for each pair.
+Rule 3: no call tells which tasks run. Presence in the room is all that can be asked, and proves
+nothing.
+
+Sources: StartVoiceChat and StopVoiceChat (docs/6348: 1316244 and its stop page for 2024-06-01,
+1558163 and 1404672 for 2024-12-01, 2123348 and 2123349 for 2025-06-01), GetRoomOnlineUsers as in
+the vendor's Go SDK, V4 signing as in its Python SDKs.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+from orchestrator.core.model import Agent, Caps, Recovery, Verb
+from orchestrator.core.outcome import Refused
+from orchestrator.providers.base import (
+    Conversation,
+    Problem,
+    Provider,
+    Request,
+    Spec,
+    Stamp,
+)
+from orchestrator.providers.signing import Unsigned, V4Keys, canonical_query, sign_v4
+from orchestrator.providers.spec import as_json_string, canonical_json
+from orchestrator.providers.volcengine_answers import read_presence, read_start, read_stop
+from orchestrator.providers.volcengine_spec import (
+    FIRST_GENERATION,
+    asked_user_id,
+    start_problems,
+)
+
+API_VERSIONS = (FIRST_GENERATION, "2024-12-01", "2025-06-01")
+ONLINE_USERS_VERSION = "2023-11-01"
+
+START = "StartVoiceChat"
+STOP = "StopVoiceChat"
+UPDATE = "UpdateVoiceChat"
+ONLINE_USERS = "GetRoomOnlineUsers"
+
+LIMITS: Mapping[str, int] = MappingProxyType({START: 60, STOP: 60, UPDATE: 60, ONLINE_USERS: 40})
+"""Calls per second of one account."""
+
+IDLE_TIMEOUT = 60
+"""Seconds without the user until the vendor ends the agent, where the spec says none. The vendor's
+own default of 180 is billed."""
+
+BY_TASK = Caps(
+    recovery=Recovery.SAME_NAME,
+    names_handle=True,
+    can_find=False,
+    # The vendor can ban a user from a room, but nobody documents that this ends the task.
+    can_kick=False,
+    poll_proves_absence=False,
+    signature_window=timedelta(seconds=900),
+    agent_user_scope="room",
+)
+BY_USER = replace(BY_TASK, recovery=Recovery.STOP_FIRST, one_per_user=True)
+
+_ACTIONS: Mapping[Verb, str] = MappingProxyType(
+    {
+        Verb.START: START,
+        Verb.STOP: STOP,
+        Verb.POLL: ONLINE_USERS,
+        # What `caps` rule out; the nearest there is.
+        Verb.FIND: ONLINE_USERS,
+        Verb.KICK: STOP,
+    }
+)
+
+
+@dataclass(kw_only=True, slots=True, repr=False, eq=False)
+class Volcengine(Provider):
+    """One RTC app of a Volcengine account, through one version of the API."""
+
+    app_id: str
+    access_key_id: str
+    secret_access_key: str
+    session_token: str | None = None
+    region: str = "cn-north-1"
+    api_version: str = "2024-12-01"
+    """One of `API_VERSIONS`; ValueError else."""
+    endpoint: str = "https://rtc.volcengineapi.com"
+    """Scheme and host, no path."""
+    caps: Caps = field(init=False)
+    limits: Mapping[str, int] = field(default_factory=lambda: LIMITS, init=False)
+
+    def __post_init__(self) -> None:
+        if self.api_version not in API_VERSIONS:
+            raise ValueError(f"unknown API version {self.api_version!r}, not in {API_VERSIONS}")
+        self.caps = BY_USER if self._goes_by_user else BY_TASK
+
+    @property
+    def site(self) -> str:
+        """Return provider, endpoint, region, app id and API version as canonical JSON."""
+        return canonical_json(
+            {
+                "provider": "volcengine",
+                "endpoint": self.endpoint,
+                "region": self.region,
+                "app_id": self.app_id,
+                "api_version": self.api_version,
+            }
+        ).decode()
+
+    def at(self, site: str) -> "Volcengine":
+        """Return this account where `site` says it was, with today's keys.
+
+        Raises ValueError or KeyError on a site that is not one of Volcengine's.
+        """
+        where = json.loads(site)
+        return replace(
+            self,
+            endpoint=where["endpoint"],
+            region=where["region"],
+            app_id=where["app_id"],
+            api_version=where["api_version"],
+        )
+
+    def action(self, verb: Verb) -> str:
+        """Return the vendor's action that `verb` counts against."""
+        return _ACTIONS[verb]
+
+    def agent_user_id(self, spec: Spec) -> str | None:
+        """Return `AgentConfig.UserId` (2024-06-01: `Config.BotName`), if the spec has one."""
+        return asked_user_id(self.api_version, spec)
+
+    def problems(self, agent: Agent, spec: Spec) -> tuple[Problem, ...]:
+        """Return everything the vendor would refuse about this start, without asking it."""
+        return start_problems(self.api_version, self.app_id, agent, spec)
+
+    def body(self, agent: Agent, spec: Spec) -> bytes:
+        """Return the StartVoiceChat body. The spec is one without problems."""
+        fields = {
+            **_present(spec),
+            "AppId": self.app_id,
+            "RoomId": agent.room_id,
+            **(self._by_user(agent, spec) if self._goes_by_user else self._by_task(agent, spec)),
+        }
+        return canonical_json({**fields, "Config": _with_json_strings(fields["Config"])})
+
+    def start(self, agent: Agent, spec: Spec, stamp: Stamp) -> Conversation:
+        """Start the agent. `Done.handle` is its TaskId, also where the API does not know it."""
+        reply = yield self._post(START, self.body(agent, spec), stamp)
+        return read_start(reply, agent.session_name)
+
+    def stop(self, agent: Agent, stamp: Stamp) -> Conversation:
+        """Stop it by its TaskId, of the handle seen or else of the name announced."""
+        fields = {"AppId": self.app_id, "RoomId": agent.room_id}
+        if self._goes_by_user:
+            fields["UserId"] = agent.user_id
+        else:
+            fields["TaskId"] = agent.vendor_task_id or agent.session_name
+        reply = yield self._post(STOP, canonical_json(fields), stamp)
+        return read_stop(reply)
+
+    def poll(self, agent: Agent, stamp: Stamp) -> Conversation:
+        """Ask whether the agent's user id is in the room."""
+        query = {
+            "Action": ONLINE_USERS,
+            "Version": ONLINE_USERS_VERSION,
+            "AppId": self.app_id,
+            "RoomId": agent.room_id,
+        }
+        reply = yield self._get(query, stamp)
+        return read_presence(reply, agent.name)
+
+    def find(self, agent: Agent, stamp: Stamp) -> Conversation:  # noqa: ARG002 - the protocol's
+        """Refuse: no call lists or describes tasks (`Caps.can_find`)."""
+        return (yield from _unsupported())
+
+    def kick(self, agent: Agent, stamp: Stamp) -> Conversation:  # noqa: ARG002 - the protocol's
+        """Refuse: to leave the room is not known to end the task (`Caps.can_kick`)."""
+        return (yield from _unsupported())
+
+    @property
+    def _goes_by_user(self) -> bool:
+        return self.api_version == FIRST_GENERATION
+
+    def _by_task(self, agent: Agent, spec: Spec) -> dict[str, Any]:
+        given = _present(spec.get("AgentConfig") or {})
+        config = {
+            "IdleTimeout": IDLE_TIMEOUT,
+            "UserId": agent.name,
+            **given,
+            "TargetUserId": [agent.user_id],
+        }
+        return {"TaskId": agent.session_name, "AgentConfig": config}
+
+    def _by_user(self, agent: Agent, spec: Spec) -> dict[str, Any]:
+        """Return the first generation's part. No page of it knows an idle time-out."""
+        config = {"BotName": agent.name, **_present(spec["Config"])}
+        return {"UserId": agent.user_id, "Config": config}
+
+    def _post(self, action: str, body: bytes, stamp: Stamp) -> Request:
+        return self._signed(
+            Unsigned(
+                method="POST",
+                host=urlsplit(self.endpoint).netloc,
+                query={"Action": action, "Version": self.api_version},
+                headers={"Content-Type": "application/json"},
+                body=body,
+            ),
+            stamp,
+        )
+
+    def _get(self, query: Mapping[str, str], stamp: Stamp) -> Request:
+        host = urlsplit(self.endpoint).netloc
+        return self._signed(
+            Unsigned(method="GET", host=host, query=query, headers={}, body=b""), stamp
+        )
+
+    def _signed(self, unsigned: Unsigned, stamp: Stamp) -> Request:
+        keys = V4Keys(
+            access_key_id=self.access_key_id,
+            secret_access_key=self.secret_access_key,
+            session_token=self.session_token,
+            region=self.region,
+        )
+        return Request(
+            action=str(unsigned.query["Action"]),
+            method=unsigned.method,
+            url=f"{self.endpoint}/?{canonical_query(unsigned.query)}",
+            headers=sign_v4(unsigned, keys=keys, at=stamp.signed_at),
+            body=unsigned.body,
+        )
+
+
+def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that say something: what we fill in must not give way to a null."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _with_json_strings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `Config` with strings where the vendor wants JSON in a string."""
+    llm = config.get("LLMConfig")
+    if llm is None:
+        return dict(config)
+    texts = {
+        name: as_json_string(llm[name])
+        for name in ("Custom", "Feature")
+        if llm.get(name) is not None
+    }
+    return {**config, "LLMConfig": {**llm, **texts}}
+
+
+def _unsupported() -> Conversation:
+    """Hold a conversation without a request."""
+    yield from ()
+    return Refused(code="Unsupported", message="Volcengine has no call for this")
