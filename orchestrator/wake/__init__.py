@@ -1,0 +1,1 @@
+"""Hints that there may be work. A hint has no meaning: the scheduler always asks the store."""
