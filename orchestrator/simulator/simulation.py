@@ -1,0 +1,118 @@
+"""The simulated vendors as one thing: accounts, world, faults, pace and switches. No I/O.
+
+Two clocks: signatures, rate limits and the call log go by the clock given; the world (idle times,
+delays, bills) by the same clock run `speed` times as fast from the simulator's beginning.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from orchestrator.clock import utc_now
+from orchestrator.simulator.calls import CallLog
+from orchestrator.simulator.faults import Fault, Faults
+from orchestrator.simulator.keys import Keys, TencentKeys, VolcengineKeys, ZegoKeys
+from orchestrator.simulator.pace import Pace
+from orchestrator.simulator.switches import Switches
+from orchestrator.simulator.tencent import Tencent
+from orchestrator.simulator.volcengine import Volcengine
+from orchestrator.simulator.wire import Answer, Call, VendorApi
+from orchestrator.simulator.world import Vendor, World
+from orchestrator.simulator.zego import Zego
+
+
+class Simulator:
+    """Three vendors and their world.
+
+    Args:
+        keys: the accounts they accept.
+        seed: of the faults by ratio.
+        speed: how many seconds of the world pass in one of the clock's.
+        clock: tells the time, UTC.
+        switches: what the documents leave open; the defaults if not given.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[Keys],
+        *,
+        seed: int = 0,
+        speed: float = 1.0,
+        clock: Callable[[], datetime] = utc_now,
+        switches: Switches | None = None,
+    ) -> None:
+        _require_one_secret_each(keys)
+        self.keys = tuple(keys)
+        self.clock = clock
+        self.faults = Faults(seed)
+        self._speed = speed
+        self._initial = replace(switches) if switches is not None else Switches()
+        self.switches = replace(self._initial)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew: an empty world, no faults, no calls, the switches as at the beginning."""
+        self._began = self.clock()
+        self.switches.turn(
+            {name: shown["value"] for name, shown in self._initial.describe().items()}
+        )
+        self.faults.clear()
+        self.pace = Pace()
+        self.calls = CallLog()
+        self.world = World(self.switches)
+        self._vendors: Mapping[Vendor, VendorApi] = {
+            Vendor.VOLCENGINE: Volcengine(
+                [k for k in self.keys if isinstance(k, VolcengineKeys)], self.world, self.pace
+            ),
+            Vendor.TENCENT: Tencent(
+                [k for k in self.keys if isinstance(k, TencentKeys)], self.world, self.pace
+            ),
+            Vendor.ZEGO: Zego(
+                [k for k in self.keys if isinstance(k, ZegoKeys)], self.world, self.pace
+            ),
+        }
+
+    def world_time(self, at: datetime) -> datetime:
+        """Return what the world's clock shows when the wall clock shows `at`."""
+        if self._speed == 1.0:
+            return at
+        return self._began + (at - self._began) * self._speed
+
+    def world_now(self) -> datetime:
+        """Return the world's time, after letting everything happen that is due."""
+        now = self.world_time(self.clock())
+        self.world.advance(now)
+        return now
+
+    def serve(self, call: Call) -> Answer:
+        """Let the vendor do what the call asks."""
+        self.world.advance(call.world_at)
+        return self._vendors[call.vendor].serve(call)
+
+    def throttle(self, call: Call) -> Answer:
+        """Let the vendor say that there are too many calls."""
+        vendor = self._vendors[call.vendor]
+        return vendor.refuse(call, vendor.throttled(call))
+
+    def refuse(self, call: Call, fault: Fault) -> Answer:
+        """Let the vendor answer with the code of a scripted fault."""
+        return self._vendors[call.vendor].refuse(call, fault.refusal())
+
+
+def _require_one_secret_each(keys: Sequence[Keys]) -> None:
+    """Accounts that share a key id, or an AppId, must share the secret: one of them would fail."""
+    secrets: dict[str, str] = {}
+    for name, secret in map(_named_secret, keys):
+        if secrets.setdefault(name, secret) != secret:
+            raise ValueError(f"two accounts have the same {name} and different secrets")
+
+
+def _named_secret(keys: Keys) -> tuple[str, str]:
+    """Return what a call is recognised by, and the secret that must sign it."""
+    match keys:
+        case VolcengineKeys():
+            return f"access_key_id {keys.access_key_id}", keys.secret_access_key
+        case TencentKeys():
+            return f"secret_id {keys.secret_id}", keys.secret_key
+        case ZegoKeys():
+            return f"app_id {keys.app_id}", keys.server_secret

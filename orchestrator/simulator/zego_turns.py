@@ -1,0 +1,164 @@
+"""Turns of a ZEGO conversation: who is heard, who speaks, and the Sequence of each user's presses.
+
+Source: the vendor's pages start-listening, stop-listening and advanced/interaction-mode, and the
+return codes. Knows instances only by what it keeps for each, and no wire.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from orchestrator.simulator.switches import Switches
+from orchestrator.simulator.wire import Fields, Refusal
+from orchestrator.simulator.world import Agent, User
+
+WALKIE_TALKIE = 2
+
+_PRIORITIES = {"Low", "Medium", "High"}
+
+
+@dataclass(slots=True, kw_only=True)
+class Talk:
+    """The conversation of one instance."""
+
+    agent: Agent
+    mode: int
+    """CommunicationMode."""
+    round: int
+    """The newest round; ascending, by the pattern of the vendor's samples."""
+    listening_to: str | None = None
+    speaks_until: datetime | None = None
+    drains_until: datetime | None = None
+    last_sequence: dict[str, int] = field(default_factory=dict)
+    last_action: dict[str, str] = field(default_factory=dict)
+
+    def status(self, now: datetime) -> str:
+        """Return the status as QueryAgentInstanceStatus shows it."""
+        if self.listening_to is not None:
+            return "LISTENING"
+        speaks = self.speaks_until is not None and now < self.speaks_until
+        return "SPEAKING" if speaks else "IDLE"
+
+
+def begin_talk(agent: Agent, mode: int) -> Talk:
+    """Return the conversation of an instance that has just been created."""
+    return Talk(agent=agent, mode=mode, round=int(agent.started_at.timestamp()) % 1_000_000 * 1000)
+
+
+class Turns:
+    """What the turn actions do to a conversation."""
+
+    def __init__(self, switches: Switches) -> None:
+        self._switches = switches
+
+    def start_listening(self, talk: Talk, body: Fields, user: User, now: datetime) -> int:
+        """Open the user's microphone; return the round.
+
+        Raises:
+            Refusal: the mode is another, the Sequence stale, or the user not there or silent.
+        """
+        user_id, sequence = _press(talk, body)
+        self._refuse_stale(talk, user_id, sequence, "start")
+        try:
+            _require_publishing(user)
+        except Refusal:
+            if self._switches.zego_refused_start_counts:
+                _take(talk, user_id, sequence, "start")
+            raise
+        _take(talk, user_id, sequence, "start")
+        if talk.listening_to == user_id:
+            return talk.round
+        if talk.listening_to is not None:
+            raise Refusal("410001044", "start listening failed: another user is heard")
+        talk.listening_to = user_id
+        talk.speaks_until = now
+        return self._next_round(talk)
+
+    def stop_listening(self, talk: Talk, body: Fields, user: User, now: datetime) -> int:
+        """Close the user's microphone and let the agent answer; return the round.
+
+        Raises:
+            Refusal: the mode is another, the Sequence stale, or the user not there or not heard.
+        """
+        user_id, sequence = _press(talk, body)
+        self._refuse_stale(talk, user_id, sequence, "stop")
+        _take(talk, user_id, sequence, "stop")
+        if not user.present:
+            raise Refusal("410001016", "the user does not exist in the room")
+        if talk.listening_to != user_id:
+            raise Refusal("410001045", "stop listening failed: the user is not heard")
+        talk.listening_to = None
+        if not body.get("CancelFlag"):
+            self._speak(talk, now)
+        return talk.round
+
+    def say(self, talk: Talk, body: Fields, now: datetime) -> int:
+        """Let the agent speak (SendAgentInstanceLLM, SendAgentInstanceTTS); return the round.
+
+        Raises:
+            Refusal: the text or its priority is wrong, or the agent listens.
+        """
+        text, priority = body.get("Text"), body.get("Priority", "Medium")
+        if not isinstance(text, str) or not text:
+            raise Refusal("410000003", "Text is invalid")
+        if priority not in _PRIORITIES:
+            raise Refusal("410000003", "Priority is invalid")
+        bypasses = priority == "High" and self._switches.zego_high_while_listening
+        if talk.listening_to is not None and not bypasses:
+            raise Refusal("410001013", "the agent is listening")
+        self._speak(talk, now)
+        return self._next_round(talk)
+
+    def interrupt(self, talk: Talk, now: datetime) -> int:
+        """Silence the agent; return the round."""
+        talk.speaks_until = now
+        return talk.round
+
+    def _speak(self, talk: Talk, now: datetime) -> None:
+        talk.speaks_until = now + timedelta(milliseconds=self._switches.zego_answer_ms)
+
+    def _next_round(self, talk: Talk) -> int:
+        talk.round += 1
+        return talk.round
+
+    def _refuse_stale(self, talk: Talk, user_id: str, sequence: int | None, action: str) -> None:
+        last = talk.last_sequence.get(user_id)
+        if sequence is None or last is None or sequence > last:
+            return
+        if sequence == last and self._takes_equal(talk, user_id, action):
+            return
+        raise Refusal("410001043", "the Sequence is stale, the request was ignored")
+
+    def _takes_equal(self, talk: Talk, user_id: str, action: str) -> bool:
+        match self._switches.zego_equal_sequence:
+            case "accept":
+                return True
+            case "legacy_pairing":
+                return action == "stop" and talk.last_action.get(user_id) == "start"
+            case _:
+                return False
+
+
+def _press(talk: Talk, body: Fields) -> tuple[str, int | None]:
+    """Return whose press it is and its Sequence, if it has one."""
+    if talk.mode != WALKIE_TALKIE:
+        raise Refusal("410001042", "the instance is not in walkie-talkie mode")
+    user_id, sequence = body.get("UserId") or talk.agent.user_id, body.get("Sequence")
+    if not isinstance(user_id, str):
+        raise Refusal("410000003", "UserId is invalid")
+    if sequence is not None and type(sequence) is not int:
+        raise Refusal("410000003", "Sequence is invalid")
+    return user_id, sequence
+
+
+def _take(talk: Talk, user_id: str, sequence: int | None, action: str) -> None:
+    # A press without a Sequence is taken as it comes and moves none.
+    if sequence is not None:
+        talk.last_sequence[user_id] = sequence
+    talk.last_action[user_id] = action
+
+
+def _require_publishing(user: User) -> None:
+    if not user.present:
+        raise Refusal("410001016", "the user does not exist in the room")
+    if not user.publishing:
+        raise Refusal("410001046", "the user is not publishing")
