@@ -1,0 +1,98 @@
+"""Statements about daemons: who runs, who listens, and this database's own mark."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
+
+from orchestrator.store.schema import daemon, installation, vendor_agent
+
+SILENT_AFTER = timedelta(seconds=30)
+"""A daemon that has not said so for this long is not running."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Daemon:
+    """A row of `daemon`."""
+
+    id: str
+    name: str
+    host: str
+    pid: int
+    version: str
+    wake: str
+    accounts: Sequence[str]
+
+
+_BEAT = (
+    update(daemon)
+    .where(daemon.c.id == bindparam("b_id"))
+    .values(heartbeat_at=bindparam("b_now"), draining=bindparam("b_draining"))
+)
+_ASLEEP = (
+    update(daemon).where(daemon.c.id == bindparam("b_id")).values(asleep=bindparam("b_asleep"))
+)
+_LIVE = select(daemon.c.id, daemon.c.accounts).where(daemon.c.heartbeat_at > bindparam("b_since"))
+_LAST_BEAT = select(daemon.c.heartbeat_at).order_by(daemon.c.heartbeat_at.desc()).limit(1)
+
+
+def register(connection: Connection, one: Daemon, now: datetime) -> None:
+    """Write this daemon's row, and drop those of daemons that have long been silent."""
+    connection.execute(delete(daemon).where(daemon.c.heartbeat_at < now - timedelta(days=1)))
+    connection.execute(
+        insert(daemon).values(
+            id=one.id,
+            name=one.name,
+            host=one.host,
+            pid=one.pid,
+            version=one.version,
+            wake=one.wake,
+            accounts=list(one.accounts),
+            started_at=now,
+            heartbeat_at=now,
+        )
+    )
+
+
+def beat(connection: Connection, daemon_id: str, now: datetime, *, draining: bool) -> None:
+    """Say that this daemon runs."""
+    connection.execute(_BEAT, {"b_id": daemon_id, "b_now": now, "b_draining": draining})
+
+
+def say_asleep(connection: Connection, daemon_id: str, *, asleep: bool) -> None:
+    """Say whether this daemon has nothing to do and wants to be notified."""
+    connection.execute(_ASLEEP, {"b_id": daemon_id, "b_asleep": asleep})
+
+
+def sign_off(connection: Connection, daemon_id: str) -> None:
+    """Remove this daemon's row: it has ended in good order."""
+    connection.execute(delete(daemon).where(daemon.c.id == daemon_id))
+
+
+def accounts_of_others(connection: Connection, daemon_id: str, now: datetime) -> set[str]:
+    """Return the accounts that other live daemons have."""
+    rows = connection.execute(_LIVE, {"b_since": now - SILENT_AFTER})
+    return {name for id_, accounts in rows if id_ != daemon_id for name in accounts}
+
+
+def last_heartbeat(connection: Connection) -> datetime | None:
+    """Return when any daemon last said that it runs."""
+    return connection.execute(_LAST_BEAT).scalar()
+
+
+def read_installation(connection: Connection) -> tuple[str, datetime | None]:
+    """Return this database's mark, and the end of the daemons' last gap."""
+    row = connection.execute(select(installation.c.mark, installation.c.amnesty_at)).one()
+    return row.mark, row.amnesty_at
+
+
+def grant_amnesty(connection: Connection, at: datetime) -> None:
+    """Write down the end of a gap of ours: heartbeats could not be written before it."""
+    connection.execute(update(installation).values(amnesty_at=at))
+
+
+def accounts_with_open_agents(connection: Connection) -> set[str]:
+    """Return the accounts of all open ledger rows."""
+    chosen = select(vendor_agent.c.account).where(vendor_agent.c.ended_at.is_(None)).distinct()
+    return set(connection.execute(chosen).scalars())

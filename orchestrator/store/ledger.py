@@ -1,0 +1,111 @@
+"""Statements about the ledger: one row for each name announced or handle seen.
+
+A row is written in the announce, before the send, and closed by evidence alone. A handle is added,
+never overwritten.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import BindParameter, Connection, bindparam, case, insert, null, select, update
+
+from orchestrator.core.model import Agent, Task
+from orchestrator.store.codec import AGENT_COLUMNS, from_agent, to_agent
+from orchestrator.store.engine import one_of
+from orchestrator.store.schema import vendor_agent
+
+_AGENT = tuple(vendor_agent.c[name] for name in AGENT_COLUMNS)
+
+_READ_AGENTS = (
+    select(vendor_agent.c.task_id, *_AGENT)
+    .where(one_of(vendor_agent.c.task_id, "ids"), vendor_agent.c.ended_at.is_(None))
+    .order_by(vendor_agent.c.announced_at, vendor_agent.c.id)
+)
+
+_TAKEN = select(vendor_agent.c.name, vendor_agent.c.room_id).where(
+    vendor_agent.c.account == bindparam("account"),
+    vendor_agent.c.name == bindparam("name"),
+    vendor_agent.c.ended_at.is_(None),
+    vendor_agent.c.task_id != bindparam("task_id"),
+)
+_PAIR_TAKEN = (
+    select(vendor_agent.c.id)
+    .where(
+        vendor_agent.c.account == bindparam("account"),
+        vendor_agent.c.room_id == bindparam("room_id"),
+        vendor_agent.c.user_id == bindparam("user_id"),
+        vendor_agent.c.ended_at.is_(None),
+        vendor_agent.c.task_id != bindparam("task_id"),
+    )
+    .limit(1)
+)
+
+
+_AGENT_CHANGES: dict[str, BindParameter[Any]] = {
+    name: bindparam(f"b_{name}")
+    for name in (
+        "try", "announced_at", "horizon_at", "spec_generation", "body_digest", "hinted_at",
+        "kicked_at", "retry_at", "attempt", "ended_at", "evidence",
+    )
+}  # fmt: skip
+_WRITE_AGENT = (
+    update(vendor_agent)
+    .where(vendor_agent.c.id == bindparam("b_id"))
+    .values(
+        **_AGENT_CHANGES,
+        # A handle is added, never overwritten.
+        vendor_task_id=case(
+            (vendor_agent.c.vendor_task_id.is_(None), bindparam("b_vendor_task_id")),
+            else_=vendor_agent.c.vendor_task_id,
+        ),
+    )
+)
+_LATE_HANDLE = (
+    update(vendor_agent)
+    .where(vendor_agent.c.id == bindparam("b_id"), vendor_agent.c.vendor_task_id.is_(None))
+    .values(vendor_task_id=bindparam("b_handle"), ended_at=null(), evidence=null())
+)
+
+
+def read_agents(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Agent, ...]]:
+    """Return the open ledger rows of these tasks, oldest first."""
+    agents: dict[str, tuple[Agent, ...]] = {}
+    for row in connection.execute(_READ_AGENTS, {"ids": ids}):
+        agents[row[0]] = (*agents.get(row[0], ()), to_agent(row[1:]))
+    return agents
+
+
+def rooms_of_agent_user(connection: Connection, task: Task, name: str) -> list[str]:
+    """Return the rooms where another task's open ledger row has this agent user id."""
+    values = {"account": task.account, "name": name, "task_id": task.id}
+    return [row[1] for row in connection.execute(_TAKEN, values)]
+
+
+def is_pair_taken(connection: Connection, task: Task) -> bool:
+    """Return whether another task has an open ledger row for this room and user."""
+    values = {
+        "account": task.account,
+        "room_id": task.room_id,
+        "user_id": task.user_id,
+        "task_id": task.id,
+    }
+    return connection.execute(_PAIR_TAKEN, values).first() is not None
+
+
+def add_agents(connection: Connection, agents: Iterable[tuple[str, Agent]]) -> None:
+    """Write new ledger rows, each with its task's id."""
+    rows = [{"task_id": task_id, **from_agent(agent)} for task_id, agent in agents]
+    if rows:
+        connection.execute(insert(vendor_agent), rows)
+
+
+def write_agents(connection: Connection, agents: Iterable[Agent]) -> None:
+    """Write what may change of ledger rows. A handle that is there stays."""
+    rows = [{f"b_{k}": v for k, v in from_agent(agent).items()} for agent in agents]
+    if rows:
+        connection.execute(_WRITE_AGENT, rows)
+
+
+def add_late_handle(connection: Connection, agent: Agent, handle: str) -> None:
+    """Add a handle that a daemon learnt after it had lost its lease, and open the row again."""
+    connection.execute(_LATE_HANDLE, {"b_id": agent.id, "b_handle": handle})

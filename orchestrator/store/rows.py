@@ -1,0 +1,194 @@
+"""Statements about tasks and their statuses: lock, read, write.
+
+Rule 1: every function takes a connection inside a transaction that its caller owns.
+Rule 2: the daemon never locks a row that an application writes, and waits for no row lock.
+Rule 3: lock first, read after. One statement locks the status rows, later ones read what belongs
+to them: a joined statement could pair a new status with an old task, and lose a stop.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, insert, select, update
+
+from orchestrator.core.model import Change, Status
+from orchestrator.store.codec import (
+    STATUS_COLUMNS,
+    TASK_COLUMNS,
+    from_status,
+    to_change,
+)
+from orchestrator.store.engine import dialect_of, lock_rows, one_of, upsert
+from orchestrator.store.queue import is_free
+from orchestrator.store.schema import (
+    agent_event,
+    agent_status,
+    agent_task,
+    task_change,
+    task_owner,
+)
+
+_STATUS = tuple(agent_status.c[name] for name in STATUS_COLUMNS)
+_TASK = tuple(agent_task.c[name] for name in TASK_COLUMNS)
+
+_IDS = "ids"
+
+# --- lock, then read ---
+
+_LOCK = lock_rows(
+    select(agent_status.c.task_id)
+    .where(one_of(agent_status.c.task_id, _IDS), is_free)
+    .order_by(agent_status.c.task_id),
+    of=agent_status,
+)
+_READ_STATUS = select(*_STATUS, agent_status.c.lease_owner).where(
+    one_of(agent_status.c.task_id, _IDS)
+)
+_READ_TASKS = (
+    select(*_TASK, task_owner.c.heartbeat_timeout_s, task_owner.c.heartbeat_at)
+    .select_from(agent_task.outerjoin(task_owner, task_owner.c.name == agent_task.c.owner))
+    .where(one_of(agent_task.c.id, _IDS))
+)
+_READ_SPECS = select(agent_task.c.id, agent_task.c.spec).where(one_of(agent_task.c.id, _IDS))
+_READ_CHANGES = (
+    select(
+        task_change.c.seq,
+        task_change.c.at,
+        task_change.c.task_id,
+        task_change.c.what,
+        task_change.c.urgent,
+        task_change.c.actor,
+    )
+    .where(one_of(task_change.c.task_id, _IDS))
+    .order_by(task_change.c.seq)
+)
+
+
+def lock(connection: Connection, ids: Sequence[str], now: datetime) -> list[str]:
+    """Lock the status rows that nobody owns or holds, and return their ids."""
+    return list(connection.execute(_LOCK, {_IDS: ids, "now": now}).scalars())
+
+
+def read_statuses(connection: Connection, ids: Sequence[str]) -> list[Sequence[Any]]:
+    """Return status rows for `codec.to_status`, each followed by its lease owner."""
+    return list(connection.execute(_READ_STATUS, {_IDS: ids}))
+
+
+def read_tasks(connection: Connection, ids: Sequence[str]) -> list[Sequence[Any]]:
+    """Return task rows for `codec.to_task`."""
+    return list(connection.execute(_READ_TASKS, {_IDS: ids}))
+
+
+def read_specs(connection: Connection, ids: Sequence[str]) -> dict[str, Any]:
+    """Return the specs of these tasks."""
+    return {row[0]: row[1] for row in connection.execute(_READ_SPECS, {_IDS: ids})}
+
+
+def read_changes(connection: Connection, ids: Sequence[str]) -> dict[str, list[Change]]:
+    """Return all changes of these tasks, in the order of their commits, as far as it is known."""
+    changes: dict[str, list[Change]] = {}
+    for row in connection.execute(_READ_CHANGES, {_IDS: ids}):
+        change = to_change(row)
+        changes.setdefault(change.task_id, []).append(change)
+    return changes
+
+
+# --- write ---
+
+_OWN: dict[str, BindParameter[Any]] = {
+    name: bindparam(f"b_{name}") for name in STATUS_COLUMNS if name != "task_id"
+}
+_WRITE_STATUS = (
+    update(agent_status)
+    .where(agent_status.c.task_id == bindparam("b_task_id"))
+    .values(
+        **_OWN,
+        lease_owner=bindparam("b_lease_owner"),
+        lease_until=bindparam("b_lease_until"),
+        parked_at=bindparam("b_parked_at"),
+        priority=bindparam("b_priority"),
+        updated_at=bindparam("b_updated_at"),
+    )
+)
+_FORGET = delete(agent_status).where(one_of(agent_status.c.task_id, _IDS))
+_TAKE_CHANGES = delete(task_change).where(task_change.c.seq == bindparam("b_seq"))
+_LEASES = (
+    select(agent_status.c.task_id, agent_status.c.version, agent_status.c.lease_owner)
+    .where(one_of(agent_status.c.task_id, _IDS))
+    .order_by(agent_status.c.task_id)
+)
+_LOCK_LEASES: Select[Any] = lock_rows(_LEASES, of=agent_status)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A status to be written, with what only the daemon's side of it knows."""
+
+    status: Status
+    lease_owner: str | None
+    lease_until: datetime | None
+    priority: int
+    now: datetime
+
+
+def write_statuses(connection: Connection, held: Iterable[Held]) -> None:
+    """Write statuses whose rows this transaction has locked."""
+    rows = [_status_values(one) for one in held]
+    if rows:
+        connection.execute(_WRITE_STATUS, rows)
+
+
+def _status_values(held: Held) -> dict[str, Any]:
+    values = {f"b_{name}": value for name, value in from_status(held.status).items()}
+    values["b_lease_owner"] = held.lease_owner
+    values["b_lease_until"] = held.lease_until
+    values["b_parked_at"] = held.now if held.status.parked_class else None
+    values["b_priority"] = held.priority
+    values["b_updated_at"] = held.now
+    return values
+
+
+def make_statuses(connection: Connection, statuses: Iterable[Status]) -> None:
+    """Make status rows for tasks that have none, if nobody was quicker."""
+    rows = [from_status(status) for status in statuses]
+    if rows:
+        make = upsert(agent_status, dialect_of(connection)).on_conflict_do_nothing()
+        connection.execute(make, rows)
+
+
+def forget(connection: Connection, ids: Sequence[str]) -> None:
+    """Delete the statuses of deleted tasks whose agents are all proven gone."""
+    if ids:
+        connection.execute(_FORGET, {_IDS: ids})
+
+
+def take_changes(connection: Connection, changes: Iterable[Change]) -> None:
+    """Delete changes that have been absorbed."""
+    rows = [{"b_seq": change.seq} for change in changes]
+    if rows:
+        connection.execute(_TAKE_CHANGES, rows)
+
+
+def tell(connection: Connection, task_id: str, what: str, actor: str) -> None:
+    """Write a change of our own, so that the row is looked at again whoever holds it."""
+    values = {"task_id": task_id, "what": what, "urgent": False, "actor": actor}
+    connection.execute(insert(task_change), values)
+
+
+def lock_leases(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[int, str | None]]:
+    """Lock these statuses as far as nobody else does; return version and owner of each."""
+    rows = connection.execute(_LOCK_LEASES, {_IDS: ids})
+    return {task_id: (version, owner) for task_id, version, owner in rows}
+
+
+def existing(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Return which of these tasks have a status at all, locked by others or not."""
+    return {row[0] for row in connection.execute(_LEASES, {_IDS: ids})}
+
+
+def write_events(connection: Connection, events: Sequence[Mapping[str, Any]]) -> None:
+    """Append events. Every mapping has the same keys."""
+    if events:
+        connection.execute(insert(agent_event), list(events))
