@@ -21,12 +21,13 @@ from sqlalchemy import (
     MetaData,
     Text,
     TypeDecorator,
+    text,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.elements import ColumnElement, TextClause
 from sqlalchemy.types import DateTime, TypeEngine
 
 metadata: Final = MetaData(
@@ -75,37 +76,40 @@ class Timestamp(TypeDecorator[datetime]):
         return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
-class _JsonText(postgresql.JSONB):
-    """`jsonb` whose text is read by `Json` and not by the driver's dialect."""
+def read_json(value: str | bytes) -> Any:
+    """Return the parsed JSON, or the text itself if it is none or too deep to parse."""
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
-    def result_processor(self, dialect: Dialect, coltype: object) -> None:
-        """Leave the text alone."""
+
+def write_json(value: Any) -> str:
+    """Return compact JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 class Json(TypeDecorator[Any]):
-    """A JSON value: jsonb on Postgres, text on SQLite."""
+    """A JSON value: jsonb on Postgres (whose driver parses it by `read_json`), text on SQLite."""
 
-    impl: TypeEngine[Any] | type[TypeEngine[Any]] = Text
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = postgresql.JSONB(none_as_null=True)
     cache_ok: bool | None = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Use Postgres' own type where there is one."""
-        return Text() if dialect.name == "sqlite" else _JsonText(none_as_null=True)
+        return Text() if dialect.name == "sqlite" else postgresql.JSONB(none_as_null=True)
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         """Return what the driver takes."""
         if value is None or dialect.name != "sqlite":
             return value
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return write_json(value)
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002 - the base class calls it so
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         """Return the parsed value, or the text if it is no JSON or too deep to parse."""
-        if not isinstance(value, str):
+        if dialect.name != "sqlite" or not isinstance(value, str):
             return value
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
+        return read_json(value)
 
 
 class TextList(TypeDecorator[Sequence[str]]):
@@ -255,7 +259,7 @@ def required(
     name: str,
     type_: TypeEngine[Any],
     comment: str,
-    default: ColumnElement[Any] | str | None = None,
+    default: ColumnElement[Any] | TextClause | str | None = None,
 ) -> Column[Any]:
     """Return a column that is never null; `default` is the database's."""
     return Column(name, type_, nullable=False, server_default=default, comment=comment)

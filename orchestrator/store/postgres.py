@@ -1,0 +1,170 @@
+"""Postgres: pools of connections, and what each of our sessions asks of the server.
+
+The limits. A frozen or lost daemon must not hold the rows of others: the server ends a transaction
+of ours that idles for 2 s, a wait for a lock after 1 s, a statement after 10 s, and a connection
+whose peer does not answer.
+
+Rule 1: stops and listening have pools of their own, which no other work uses.
+Rule 2: no message holds the URL, which may hold a password.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, TypeVarTuple
+
+import asyncpg
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from orchestrator.core.model import WorkClass
+from orchestrator.errors import UsageError
+from orchestrator.store.columns import read_json, write_json
+from orchestrator.store.engine import Database, DatabaseAway, DialectName
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+SESSION: Final = {
+    "application_name": "orchestrator",
+    "timezone": "UTC",
+    "default_transaction_isolation": "read committed",
+    "idle_in_transaction_session_timeout": "2s",
+    "lock_timeout": "1s",
+    "statement_timeout": "10s",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10s",
+    "jit": "off",
+}
+CONNECT_TIMEOUT_S: Final = 5
+REPLY_TIMEOUT_S: Final = 15
+"""Longer than the server's own limits: it ends a wait that only a dead network explains."""
+SMALLEST_POOL: Final = 3
+
+_DURABLE: Final = """
+    SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') IN ('off', 'local')
+"""
+"""At least `on`; a server that asks for more keeps it."""
+
+
+class PostgresDatabase(Database):
+    """A schema of a Postgres database, reached through asyncpg."""
+
+    dialect: DialectName = "postgresql"
+
+    def __init__(self, url: URL, *, schema: str, pool_size: int) -> None:
+        if pool_size < SMALLEST_POOL:
+            message = f"database.pool_size: expected at least {SMALLEST_POOL}, found {pool_size}"
+            raise UsageError(message)
+        kept = max(1, pool_size // 4)
+        self._name = f"{url.host or 'localhost'}:{url.port or 5432}/{url.database}"
+        self._stop = create_postgres_engine(url, schema, kept)
+        self._listening = create_postgres_engine(url, schema, kept)
+        self._rest = create_postgres_engine(url, schema, pool_size - 2 * kept)
+        self._reading = self._rest.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def read(self, operation: Callable[[Connection, *Ts], T], *args: *Ts) -> T:
+        """See `Database.read`."""
+        return await self._run(self._reading, operation, *args)
+
+    async def write(
+        self,
+        operation: Callable[[Connection, *Ts], T],
+        *args: *Ts,
+        durable: bool = True,
+        work_class: WorkClass | None = None,
+    ) -> T:
+        """See `Database.write`."""
+        engine = self._engine(work_class)
+        transact = _transact if durable else _transact_lazily
+        return await self._run(engine, transact, operation, args)
+
+    async def close(self) -> None:
+        """See `Database.close`."""
+        for engine in (self._stop, self._listening, self._rest):
+            await engine.dispose()
+
+    def _engine(self, work_class: WorkClass | None) -> AsyncEngine:
+        match work_class:
+            case WorkClass.STOP:
+                return self._stop
+            case WorkClass.LISTENING:
+                return self._listening
+            case WorkClass.START | WorkClass.OBSERVE | None:
+                return self._rest
+
+    async def _run(
+        self, engine: AsyncEngine, operation: Callable[[Connection, *Ts], T], *args: *Ts
+    ) -> T:
+        async with await self._connect(engine) as connection:
+            try:
+                return await connection.run_sync(operation, *args)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                message = f"{self._name}: the connection was lost: {error.orig}"
+                raise DatabaseAway(message) from error
+            except (TimeoutError, OSError, asyncpg.InterfaceError) as error:
+                message = f"{self._name}: the connection was lost: {error!r}"
+                raise DatabaseAway(message) from error
+
+    async def _connect(self, engine: AsyncEngine) -> AsyncConnection:
+        try:
+            return await engine.connect()
+        except PoolTimeout as error:
+            message = f"{self._name}: no connection of ours was free for {CONNECT_TIMEOUT_S} s"
+            raise DatabaseAway(message) from error
+        except (DBAPIError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            message = f"{self._name}: {cause or type(cause).__name__}"
+            raise DatabaseAway(message) from error
+
+
+def _transact(
+    connection: Connection, operation: Callable[[Connection, *Ts], T], args: tuple[*Ts]
+) -> T:
+    with connection.begin():
+        return operation(connection, *args)
+
+
+def _transact_lazily(
+    connection: Connection, operation: Callable[[Connection, *Ts], T], args: tuple[*Ts]
+) -> T:
+    with connection.begin():
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+        return operation(connection, *args)
+
+
+def create_postgres_engine(url: URL, schema: str, pool_size: int) -> AsyncEngine:
+    """Return an engine whose sessions have our limits and see `schema` first."""
+    quoted = schema.replace('"', '""')
+    engine = create_async_engine(
+        _driver_url(url),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=CONNECT_TIMEOUT_S,
+        json_serializer=write_json,
+        json_deserializer=read_json,
+        connect_args={
+            "timeout": CONNECT_TIMEOUT_S,
+            "command_timeout": REPLY_TIMEOUT_S,
+            "prepared_statement_cache_size": 512,
+            "server_settings": {**SESSION, "search_path": f'"{quoted}"'},
+        },
+    )
+    event.listen(engine.sync_engine, "connect", _set_durability)
+    return engine
+
+
+def _driver_url(url: URL) -> URL:
+    """Return the URL for asyncpg, which calls libpq's `sslmode` `ssl`."""
+    query = {("ssl" if key == "sslmode" else key): value for key, value in url.query.items()}
+    return url.set(drivername="postgresql+asyncpg", query=query)
+
+
+def _set_durability(driver: Any, _record: Any) -> None:
+    driver.run_async(lambda connection: connection.execute(_DURABLE))

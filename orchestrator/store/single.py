@@ -1,0 +1,58 @@
+"""One daemon for one SQLite file: a lock file beside it that names its holder.
+
+The lock is the kernel's and ends with the process, however that ends. The file stays: removing it
+would let two daemons lock two files of one name.
+"""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.clock import utc_now
+from orchestrator.errors import OrchestratorError, UsageError
+
+
+@contextmanager
+def hold_single_daemon(path: Path, name: str) -> Iterator[None]:
+    """Hold the database file for the daemon `name` while the context lasts.
+
+    Raises UsageError with the holder's name, process id, host and time if another holds it, and
+    OrchestratorError if the lock file cannot be written.
+    """
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+    except OSError as error:
+        message = f"cannot hold the database: {error}"
+        raise OrchestratorError(message) from error
+    try:
+        _take(descriptor, path)
+        _sign(descriptor, name)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 4096).decode(errors="replace").strip()
+        message = (
+            f"{path} is held by the daemon {holder or '(starting)'}; one daemon at a time works "
+            "on an SQLite file: stop that one, or use Postgres"
+        )
+        raise UsageError(message) from None
+
+
+def _sign(descriptor: int, name: str) -> None:
+    since = utc_now().strftime("%Y-%m-%d %H:%M:%S UTC")
+    os.ftruncate(descriptor, 0)
+    os.pwrite(
+        descriptor,
+        f"{name} pid {os.getpid()} on {socket.gethostname()} since {since}\n".encode(),
+        0,
+    )
