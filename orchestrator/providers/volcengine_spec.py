@@ -261,7 +261,8 @@ class VoicePrints(SpecModel):
 class AgentFields(SpecModel):
     """`AgentConfig`, where the daemon adds what it knows."""
 
-    TargetUserId: Annotated[list[Id], Field(min_length=1, max_length=1)] | None = None
+    TargetUserId: list[str] | None = None
+    """Exactly one, the row's: `_conflicts` compares."""
     UserId: Id | None = None
     WelcomeMessage: str | None = None
     EnableConversationStateCallback: bool | None = None
