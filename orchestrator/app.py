@@ -101,10 +101,11 @@ def build_provider(configured: settings.Account) -> Provider:
 
 def _runtime(name: str, configured: settings.Account, config: Config) -> AccountRuntime:
     provider = build_provider(configured)
+    wanted = {str(action): limit for action, limit in configured.qps.items()}
     return AccountRuntime(
         provider=provider,
         account=_account(name, configured, config.retry, provider),
-        limits={**provider.limits, **configured.qps},
+        limits={**provider.limits, **wanted},
         call_timeout=timedelta(milliseconds=configured.call_timeout_ms),
         max_agents=configured.max_agents,
     )

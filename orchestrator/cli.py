@@ -136,8 +136,9 @@ def dev(
         typer.Option(metavar="URL", help="Default: an SQLite file under var/."),
     ] = None,
     listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Of the simulated vendors; port 0: any.")
-    ] = "127.0.0.1:0",
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Of the simulated vendors. Default: port 8790."),
+    ] = None,
     *,
     examples: Annotated[
         bool, typer.Option("--examples/--no-examples", help="Insert three example tasks.")
@@ -146,7 +147,8 @@ def dev(
     """Run everything in one process: database, simulated vendors, daemon, three example tasks."""
     from orchestrator.commands import dev as command  # noqa: PLC0415 - see rule 1
 
-    command.run(command.Wanted(database=database, listen=_address(listen), examples=examples))
+    address = None if listen is None else _address(listen)
+    command.run(command.Wanted(database=database, listen=address, examples=examples))
 
 
 @app.command()

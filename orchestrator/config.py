@@ -136,13 +136,16 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: the file cannot be read or is wrong; the message has one line per mistake.
     """
-    written = _read(path)
+    return understand(_read(path), path, environ)
+
+
+def understand(written: Mapping[str, Any], path: Path, environ: Mapping[str, str]) -> Config:
+    """Return the configuration that tables mean, as if they stood in a file at `path`.
+
+    Raises:
+        ConfigError: as `load`.
+    """
     place = _System(directory=path.parent, environ=environ)
-    return read(written, place, path)
-
-
-def read(written: Mapping[str, Any], place: "_System", path: Path) -> Config:
-    """Return the configuration that a parsed file means. Raises ConfigError as `load` does."""
     contradictions = _contradictions(written)
     try:
         config = Config.model_validate(dict(written), context=place)

@@ -8,7 +8,6 @@ import anyio
 from orchestrator import log
 from orchestrator.app import App, build
 from orchestrator.config import open_config
-from orchestrator.daemon import supervise
 
 
 def run(option: Path | None, abandon: Sequence[str]) -> None:
@@ -30,6 +29,8 @@ def run(option: Path | None, abandon: Sequence[str]) -> None:
 
 
 async def _serve(app: App) -> None:
+    from orchestrator.daemon import supervise  # noqa: PLC0415 - a wrong file is told of at once
+
     try:
         await supervise.run(app)
     finally:

@@ -1,7 +1,8 @@
 """`orchestrator simulate`: the simulated vendors alone, for an application's own tests."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import assert_never
@@ -31,12 +32,16 @@ class Wanted:
     """Of the lots that decide about faults."""
 
 
+class AddressError(OrchestratorError):
+    """An address cannot be listened at: it is taken, or not this machine's."""
+
+
 def run(wanted: Wanted) -> None:
     """Serve until SIGTERM or Ctrl-C. Prints where, the demo keys, then a line `ready`.
 
     Raises:
         ConfigError: the configuration is wrong.
-        OrchestratorError: the address is taken.
+        AddressError: the address is taken.
     """
     anyio.run(_serve, wanted, accepted_keys(wanted.config))
 
@@ -82,22 +87,29 @@ def keys_of(name: str, account: settings.Account) -> Keys:
             assert_never(account)
 
 
+@asynccontextmanager
+async def served(simulator: Simulator, address: Address) -> AsyncIterator[str]:
+    """Serve the simulated vendors and yield their URL.
+
+    Raises:
+        AddressError: the address cannot be listened at.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            url = await stack.enter_async_context(serve(simulator, address.host, address.port))
+        except OSError as taken:
+            where = f"{address.host}:{address.port}"
+            told = f"cannot listen at {where}: {taken.strerror}; choose another with --listen"
+            raise AddressError(told) from taken
+        yield url
+
+
 async def _serve(wanted: Wanted, keys: Sequence[Keys]) -> None:
     simulator = Simulator(keys, seed=wanted.seed, speed=wanted.speed)
-    address = wanted.listen
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        try:
-            async with serve(simulator, address.host, address.port) as base_url:
-                _announce(base_url, keys if wanted.config is None else ())
-                await anext(aiter(signals))
-        except OSError as taken:
-            raise cannot_listen(address, taken) from taken
-
-
-def cannot_listen(address: Address, reason: OSError) -> OrchestratorError:
-    """Return the error of an address that cannot be listened at."""
-    where = f"{address.host}:{address.port}"
-    return OrchestratorError(f"cannot listen at {where}: {reason.strerror}; choose another address")
+        async with served(simulator, wanted.listen) as base_url:
+            _announce(base_url, keys if wanted.config is None else ())
+            await anext(aiter(signals))
 
 
 def _announce(base_url: str, keys: Sequence[Keys]) -> None:

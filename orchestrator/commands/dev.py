@@ -1,0 +1,173 @@
+"""`orchestrator dev`: database, simulated vendors, daemon and example tasks in one process.
+
+Rule 1: it is the real daemon on a real database; only the vendors are simulated.
+Rule 2: it may be stopped and started again on the same file: the examples begin anew.
+"""
+
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import typer
+
+from orchestrator import examples, log
+from orchestrator.app import App, build
+from orchestrator.clock import boot_ns
+from orchestrator.commands.hints import Hints
+from orchestrator.commands.live import Board, open_board
+from orchestrator.commands.simulate import AddressError, served
+from orchestrator.config import Config, understand
+from orchestrator.settings import Address, Log
+from orchestrator.simulator import Simulator
+from orchestrator.simulator.keys import DEMO
+from orchestrator.store import demo, migrate, views
+
+FOLDER = Path("var")
+DATABASE_URL = "sqlite:///var/orchestrator.db"
+LISTEN = Address("127.0.0.1", 8790)
+"""The same at every start: an agent that was left running is looked for where it was started."""
+
+REFRESH_S = 0.25
+PATIENCE_NS = 30_000_000_000
+"""After this long `ready` is printed although an example does not run: the table says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What was asked for."""
+
+    database: str | None
+    """None: an SQLite file."""
+    listen: Address | None
+    """None: the usual address, or any free port if that is taken."""
+    examples: bool
+
+
+def run(wanted: Wanted) -> None:
+    """Run until Ctrl-C. Prints URLs, lines to try, then a line `ready`.
+
+    Raises:
+        OrchestratorError: the address is taken, or the database cannot be used.
+    """
+    FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / "dev.log").open("a", encoding="utf-8") as stream:
+        log.configure(Log(), log.Redactor(examples.SECRETS.values()), stream)
+        try:
+            anyio.run(_serve, wanted, stream.name)
+        except KeyboardInterrupt:
+            typer.echo("stopped")
+
+
+async def _serve(wanted: Wanted, log_path: str) -> None:
+    async with _vendors(wanted.listen) as vendors_url:
+        config = configure(wanted.database or DATABASE_URL, vendors_url)
+        database_url = config.database.url.reveal()
+        await migrate.upgrade(database_url, schema=config.database.schema_)
+        hints = Hints(database_url=database_url, vendors_url=vendors_url, log_path=log_path)
+        app = build(config)
+        try:
+            await _run_beside(app, hints, examples.EXAMPLES if wanted.examples else ())
+        finally:
+            with anyio.CancelScope(shield=True):
+                await app.database.close()
+
+
+@asynccontextmanager
+async def _vendors(listen: Address | None) -> AsyncIterator[str]:
+    """Serve the simulated vendors and yield their URL."""
+    async with AsyncExitStack() as stack:
+        try:
+            vendors = served(Simulator(DEMO), listen or LISTEN)
+            url = await stack.enter_async_context(vendors)
+        except AddressError:
+            if listen is not None:
+                raise
+            vendors = served(Simulator(DEMO), Address(LISTEN.host, 0))
+            url = await stack.enter_async_context(vendors)
+        yield url
+
+
+async def _run_beside(app: App, hints: Hints, wanted: Sequence[examples.Example]) -> None:
+    """Run the daemon, and beside it the table that shows what it does."""
+    from orchestrator.daemon import supervise  # noqa: PLC0415 - not before all else is in order
+
+    async with anyio.create_task_group() as tasks:
+
+        async def run_daemon() -> None:
+            await supervise.run(app)
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(run_daemon)
+        await app.database.write(demo.ask_for, wanted, str(uuid4()))
+        with open_board() as board:
+            await _until_running(app, board, {example.id for example in wanted})
+            board.say(hints.text())
+            board.say("ready")
+            await _follow(app, board)
+
+
+async def _until_running(app: App, board: Board, ids: set[str]) -> None:
+    """Show the tasks until all of `ids` run; not longer than anybody would watch."""
+    enough_ns = boot_ns() + PATIENCE_NS
+    while boot_ns() < enough_ns:
+        overview = await app.database.read(views.overview)
+        board.show(overview.tasks)
+        running = {task["task_id"] for task in overview.tasks if task["phase"] == "running"}
+        if ids <= running and await app.database.read(demo.has_daemon, os.getpid()):
+            return
+        await anyio.sleep(REFRESH_S)
+
+
+async def _follow(app: App, board: Board) -> None:
+    while True:
+        overview = await app.database.read(views.overview)
+        board.show(overview.tasks)
+        await anyio.sleep(REFRESH_S)
+
+
+def configure(database_url: str, vendors_url: str) -> Config:
+    """Return the configuration of `dev`: the simulated vendors' demo accounts, and short times.
+
+    Raises:
+        ConfigError: the database's URL is none.
+    """
+    volcengine, tencent, zego = DEMO
+    # What was in flight when the last `dev` was killed is settled within 12 seconds.
+    quick = {"signature_life_s": 10, "settle_in_s": 1, "clock_margin_s": 1, "poll_s": 10}
+    shared: Mapping[str, Any] = {**quick, "endpoint": vendors_url}
+    accounts = {
+        volcengine.account: {
+            **shared,
+            "provider": "volcengine",
+            "app_id": volcengine.app_id,
+            "access_key_id": volcengine.access_key_id,
+            "secret_access_key": volcengine.secret_access_key,
+        },
+        tencent.account: {
+            **shared,
+            "provider": "tencent",
+            "sdk_app_id": tencent.sdk_app_id,
+            "secret_id": tencent.secret_id,
+            "secret_key": tencent.secret_key,
+            "region": "ap-singapore",
+            "usersig_key": tencent.usersig_key,
+        },
+        zego.account: {
+            **shared,
+            "provider": "zego",
+            "app_id": zego.app_id,
+            "server_secret": zego.server_secret,
+            "rtc_endpoint": vendors_url,
+        },
+    }
+    written = {
+        "database": {"url": database_url},
+        "accounts": accounts,
+        "secrets": dict(examples.SECRETS),
+    }
+    return understand(written, Path.cwd() / "dev", {})

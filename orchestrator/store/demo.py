@@ -1,0 +1,46 @@
+"""The statements of `dev`, which stands in for an application: its example tasks.
+
+Rule 1: they are what any application would write, and touch nothing that is the daemon's.
+"""
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, exists, func, select, update
+
+from orchestrator.examples import Example
+from orchestrator.store.engine import dialect_of, upsert
+from orchestrator.store.schema import agent_task, daemon
+
+
+def ask_for(connection: Connection, examples: Iterable[Example], token: str) -> None:
+    """Want these tasks running: new ones are inserted, known ones begin anew.
+
+    Args:
+        connection: of a write transaction.
+        examples: the tasks.
+        token: a `restart_token` that was never used before.
+    """
+    insert = upsert(agent_task, dialect_of(connection)).on_conflict_do_nothing()
+    for example in examples:
+        again = (
+            update(agent_task)
+            .where(agent_task.c.id == example.id)
+            .values(desired_state="running", restart_token=token)
+        )
+        # An insert must not be followed by a restart: it would begin, end and begin again.
+        if connection.execute(again).rowcount == 0:
+            row = {
+                "id": example.id,
+                "account": example.account,
+                "room_id": example.room_id,
+                "user_id": example.user_id,
+                "spec": example.spec,
+            }
+            connection.execute(insert, row)
+
+
+def has_daemon(connection: Connection, pid: int) -> bool:
+    """Return whether the daemon of this process has told that it runs."""
+    here = select(func.max(daemon.c.started_at)).scalar_subquery()
+    newest = exists().where(daemon.c.pid == pid, daemon.c.started_at == here)
+    return bool(connection.execute(select(newest)).scalar_one())

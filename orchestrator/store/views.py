@@ -1,0 +1,92 @@
+"""What people read: the statements on the views.
+
+Rule 1: nothing here changes a row.
+Rule 2: the views are the contract; a row comes back as a mapping of all its columns, times as
+aware UTC instants, so that what is shown is what a SQL client sees.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, TextClause, text
+
+T = TypeVar("T")
+
+Operation = Callable[[Connection], T]
+"""What `Database.read` runs."""
+
+View = Mapping[str, Any]
+"""A row of a view, by the names of its columns."""
+
+SHOWN_TASKS: Final = 1_000
+"""Rows of `task_overview` that are read at most; the newest trouble comes first."""
+SHOWN_EVENTS: Final = 500
+"""Events of one task that are read at most, the newest of them."""
+
+_OVERVIEW: Final = text("SELECT * FROM task_overview LIMIT :shown")
+_CONVERGENCE: Final = text("SELECT * FROM convergence")
+_HEALTH: Final = text("SELECT * FROM account_health")
+_EXPLAIN: Final = text("SELECT * FROM task_explain WHERE task_id = :task_id")
+_HISTORY: Final = text(
+    "SELECT * FROM (SELECT * FROM task_history WHERE task_id = :task_id"
+    " ORDER BY id DESC LIMIT :shown) AS newest ORDER BY id"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """How everything stands at one moment."""
+
+    tasks: Sequence[View]
+    convergence: Sequence[View]
+    accounts: Sequence[View]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One task, for a person."""
+
+    sentence: str
+    events: Sequence[View]
+    """The newest of its history, oldest first."""
+
+
+def overview(connection: Connection) -> Overview:
+    """Return the tasks, how many are not as desired, and the accounts' health."""
+    return Overview(
+        tasks=_rows(connection, _OVERVIEW.bindparams(shown=SHOWN_TASKS)),
+        convergence=_rows(connection, _CONVERGENCE),
+        accounts=_rows(connection, _HEALTH),
+    )
+
+
+def explain(connection: Connection, task_id: str) -> Explained | None:
+    """Return what a task is, waits for and went through, or None if there is no such task."""
+    found = _rows(connection, _EXPLAIN.bindparams(task_id=task_id))
+    if not found:
+        return None
+    events = _rows(connection, _HISTORY.bindparams(task_id=task_id, shown=SHOWN_EVENTS))
+    return Explained(sentence=found[0]["explanation"], events=events)
+
+
+def _rows(connection: Connection, statement: TextClause) -> Sequence[View]:
+    return [
+        {name: _as_read(name, value) for name, value in row.items()}
+        for row in connection.execute(statement).mappings()
+    ]
+
+
+def _as_read(column: str, value: Any) -> Any:
+    """Return an instant where SQLite, which has no type for one, returns text."""
+    if not isinstance(value, str) or not _is_instant(column):
+        return value
+    try:
+        return datetime.fromisoformat(value).replace(tzinfo=UTC)
+    except ValueError:
+        return value
+
+
+def _is_instant(column: str) -> bool:
+    return column == "at" or column.endswith(("_at", "_since", "_until"))
