@@ -70,3 +70,11 @@ def begin(row: Row, at: datetime, *, start_by_holds: bool) -> Row:
 def fail(row: Row, reason: str, said: str, at: datetime) -> Step:
     """End an incarnation that could not be started, and say why."""
     return retire(row, EndReason.START_FAILED, at, reason, said)
+
+
+def supersede(
+    row: Row, end_reason: EndReason, at: datetime, *, asked_at: datetime, start_by_holds: bool
+) -> Step:
+    """End what runs for this reason, and ask for the next incarnation as of `asked_at`."""
+    step = retire(row, end_reason, at)
+    return replace(step, row=begin(step.row, asked_at, start_by_holds=start_by_holds))

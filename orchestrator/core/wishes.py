@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from orchestrator.core.incarnation import begin, retire
+from orchestrator.core.incarnation import begin, retire, supersede
 from orchestrator.core.model import Agent, Change, EndReason, Evidence, Row, Step, What
 
 
@@ -29,9 +29,9 @@ def absorb(row: Row, changes: Sequence[Change], now: datetime) -> Step:
 def _apply(row: Row, change: Change, now: datetime) -> Step:
     match change.what:
         case What.INSERT:
-            return _renew(row, EndReason.DELETED, change.at, now, start_by_holds=True)
+            return supersede(row, EndReason.DELETED, now, asked_at=change.at, start_by_holds=True)
         case What.RESTART:
-            return _renew(row, EndReason.SUPERSEDED, change.at, now, start_by_holds=False)
+            return _replace(row, change.at, now)
         case What.DELETE:
             return retire(row, EndReason.DELETED, now)
         case What.STOP:
@@ -48,35 +48,31 @@ def _apply(row: Row, change: Change, now: datetime) -> Step:
             return Step(row=row)
 
 
-def _renew(
-    row: Row, end_reason: EndReason, at: datetime, now: datetime, *, start_by_holds: bool
-) -> Step:
-    """End what runs, and ask for the next incarnation."""
-    step = retire(row, end_reason, now)
-    return replace(step, row=begin(step.row, at, start_by_holds=start_by_holds))
-
-
-def _run(row: Row, at: datetime) -> Step:
+def _run(row: Row, asked_at: datetime) -> Step:
     if not row.status.retires:
         return Step(row=row)
-    return Step(row=begin(row, at, start_by_holds=True))
+    return Step(row=begin(row, asked_at, start_by_holds=True))
 
 
-def _respec(row: Row, at: datetime, now: datetime) -> Step:
+def _replace(row: Row, asked_at: datetime, now: datetime) -> Step:
+    return supersede(row, EndReason.SUPERSEDED, now, asked_at=asked_at, start_by_holds=False)
+
+
+def _respec(row: Row, asked_at: datetime, now: datetime) -> Step:
     """A live one is replaced, a failed one tried again; a pending one just takes the new spec."""
     if row.status.retires:
-        return _retry_failed(row, at)
+        return _retry_failed(row, asked_at)
     if all(agent.is_idle for agent in row.wanted):
         status = replace(row.status, reason=None, message=None, attempt=0, retry_at=None)
         return Step(row=replace(row, status=status))
-    return _renew(row, EndReason.SUPERSEDED, at, now, start_by_holds=False)
+    return _replace(row, asked_at, now)
 
 
-def _retry_failed(row: Row, at: datetime) -> Step:
+def _retry_failed(row: Row, asked_at: datetime) -> Step:
     status = row.status
     if not (status.retires and status.end_reason is EndReason.START_FAILED):
         return Step(row=row)
-    return Step(row=begin(row, at, start_by_holds=True))
+    return Step(row=begin(row, asked_at, start_by_holds=True))
 
 
 def _assume_gone(row: Row, now: datetime) -> Step:
