@@ -248,7 +248,7 @@ def _describe(value: Any, path: Path) -> str:
         case bool():
             return "true" if value else "false"
         case _:
-            return str(value)
+            return _cut(str(value))
 
 
 def _describe_text(value: str) -> str:

@@ -20,7 +20,14 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from orchestrator.core.model import Agent
 from orchestrator.providers.base import Problem, Spec
-from orchestrator.providers.spec import SpecModel, json_text, mistake, problem, problems
+from orchestrator.providers.spec import (
+    ResolvedSecret,
+    SpecModel,
+    json_text,
+    mistake,
+    problem,
+    problems,
+)
 
 FIRST_GENERATION = "2024-06-01"
 """The API version that knows no TaskId: an agent is told apart by room and user."""
@@ -39,15 +46,15 @@ def start_problems(api_version: str, app_id: str, agent: Agent, spec: Spec) -> t
         *_bad_names(agent),
         *problems(model, spec),
         *_conflicts(_filled_in(api_version, app_id, agent), spec),
-        *_agent_is_its_user(api_version, agent, spec),
+        *_bad_agent_user(api_version, agent, spec),
         *_two_callback_urls(spec),
     )
 
 
 def asked_user_id(api_version: str, spec: Spec) -> str | None:
-    """Return the agent's user id that the spec asks for, if it does."""
+    """Return the agent's user id that the spec asks for, if it does, and not with a secret."""
     given = _look(spec, *_agent_user_path(api_version))
-    return given if isinstance(given, str) else None
+    return given if isinstance(given, str) and not isinstance(given, ResolvedSecret) else None
 
 
 def _is_id(value: str) -> str:
@@ -336,11 +343,14 @@ def _conflicts(filled_in: Mapping[tuple[str, ...], Any], spec: Spec) -> Iterator
             yield problem(("spec", *path), f"nothing, or {ours} as the daemon fills it in", given)
 
 
-def _agent_is_its_user(api_version: str, agent: Agent, spec: Spec) -> Iterator[Problem]:
-    given = asked_user_id(api_version, spec)
+def _bad_agent_user(api_version: str, agent: Agent, spec: Spec) -> Iterator[Problem]:
+    path = _agent_user_path(api_version)
+    given = _look(spec, *path)
     if agent.user_id in (given, agent.name):
-        path = ("spec", *_agent_user_path(api_version))
-        yield problem(path, "another id than the row's user_id", agent.user_id)
+        yield problem(("spec", *path), "another id than the row's user_id", agent.user_id)
+    if isinstance(given, ResolvedSecret):
+        expected = "an id in plain, since it is written to the database"
+        yield problem(("spec", *path), expected, given)
 
 
 def _two_callback_urls(spec: Spec) -> Iterator[Problem]:

@@ -94,6 +94,7 @@ JSON_TEXT = "an object, or a string that holds a JSON object"
         ({"Count": False}, "spec.Count: expected a whole number, found false"),
         ({"Count": 0}, "spec.Count: expected a number of at least 1, found 0"),
         ({"Count": 10}, "spec.Count: expected a number below 10, found 10"),
+        ({"On": 10**99}, f"spec.On: expected true or false, found 1{'0' * 39}…"),
         ({"On": 1}, "spec.On: expected true or false, found 1"),
         ({"Voice": []}, "spec.Voice: expected an object, found a list of 0"),
         ({"Voice": {"Speed": 0}}, "spec.Voice.Speed: expected a number above 0, found 0"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from orchestrator.core.model import Agent
 from orchestrator.providers.spec import ResolvedSecret, merge
 from orchestrator.providers.volcengine import API_VERSIONS, Volcengine
-from orchestrator.providers.volcengine_spec import start_problems
+from orchestrator.providers.volcengine_spec import asked_user_id, start_problems
 
 EXAMPLES = json.loads(
     (Path(__file__).parent / "vectors" / "volcengine_examples.json").read_text(encoding="utf-8")
@@ -113,36 +113,20 @@ def test_good_specs_have_no_problem(spec: Any) -> None:
         ({"Config": "x"}, "spec.Config", "an object", '"x" (string)'),
         ({"Config": {}, "AgentConfig": []}, "spec.AgentConfig", "an object", "a list of 0"),
         (config(InterruptMode=2), "spec.Config.InterruptMode", "one of 0 or 1", "2"),
-        (
-            config(TTSConfig={"ProviderParams": {}}),
-            "spec.Config.TTSConfig.Provider",
-            "a value, since it is required",
-            "nothing",
-        ),
+        (config(TTSConfig={"ProviderParams": {}}), "spec.Config.TTSConfig.Provider",
+         "a value, since it is required", "nothing"),
         (
             config(TTSConfig={**EXAMPLES["tts"], "IgnoreBracketText": [6]}),
             "spec.Config.TTSConfig.IgnoreBracketText[0]",
             "one of 1, 2, 3, 4 or 5",
             "6",
         ),
-        (
-            config(ASRConfig={"Provider": "volcano"}),
-            "spec.Config.ASRConfig.ProviderParams",
-            "a value, since it is required",
-            "nothing",
-        ),
-        (
-            asr(VADConfig={"SilenceTime": 499}),
-            "spec.Config.ASRConfig.VADConfig.SilenceTime",
-            "a number of at least 500",
-            "499",
-        ),
-        (
-            asr(VADConfig={"SilenceTime": 3000}),
-            "spec.Config.ASRConfig.VADConfig.SilenceTime",
-            "a number below 3000",
-            "3000",
-        ),
+        (config(ASRConfig={"Provider": "volcano"}), "spec.Config.ASRConfig.ProviderParams",
+         "a value, since it is required", "nothing"),
+        (asr(VADConfig={"SilenceTime": 499}), "spec.Config.ASRConfig.VADConfig.SilenceTime",
+         "a number of at least 500", "499"),
+        (asr(VADConfig={"SilenceTime": 3000}), "spec.Config.ASRConfig.VADConfig.SilenceTime",
+         "a number below 3000", "3000"),
         (
             asr(InterruptConfig={"InterruptSpeechDuration": 199}),
             "spec.Config.ASRConfig.InterruptConfig.InterruptSpeechDuration",
@@ -155,79 +139,30 @@ def test_good_specs_have_no_problem(spec: Any) -> None:
             "0, or 200 to 3000 ms",
             "3001",
         ),
-        (
-            asr(ProviderParams={"Mode": "hugemodel"}),
-            "spec.Config.ASRConfig.ProviderParams.Mode",
-            "one of 'smallmodel' or 'bigmodel'",
-            '"hugemodel" (string)',
-        ),
-        (
-            asr(VolumeGain=1.5),
-            "spec.Config.ASRConfig.VolumeGain",
-            "a number of at most 1",
-            "1.5",
-        ),
-        (
-            llm(EndPointId="e"),
-            "spec.Config.LLMConfig.Mode",
-            "a value, since it is required",
-            "nothing",
-        ),
-        (
-            llm(Mode="GPT"),
-            "spec.Config.LLMConfig.Mode",
-            "one of 'ArkV3', 'CozeBot' or 'CustomLLM'",
-            '"GPT" (string)',
-        ),
-        (
-            llm(Mode="ArkV3"),
-            "spec.Config.LLMConfig.EndPointId",
-            "an Ark endpoint's id (or a ModelName), since Mode is ArkV3",
-            "nothing",
-        ),
-        (
-            llm(Mode="ArkV3", EndPointId=""),
-            "spec.Config.LLMConfig.EndPointId",
-            "an Ark endpoint's id (or a ModelName), since Mode is ArkV3",
-            '"" (string)',
-        ),
-        (
-            llm(**ARK, Temperature=0),
-            "spec.Config.LLMConfig.Temperature",
-            "a number above 0, since Mode is ArkV3",
-            "0.0",
-        ),
-        (
-            llm(**ARK, Temperature=1.1),
-            "spec.Config.LLMConfig.Temperature",
-            "a number of at most 1",
-            "1.1",
-        ),
-        (
-            llm(**ARK, MaxTokens="5"),
-            "spec.Config.LLMConfig.MaxTokens",
-            "a whole number",
-            '"5" (string)',
-        ),
-        (
-            llm(**ARK, HistoryLength=-1),
-            "spec.Config.LLMConfig.HistoryLength",
-            "a number of at least 0",
-            "-1",
-        ),
-        (
-            llm(**ARK, UserPrompts=[{"Role": "user"}]),
-            "spec.Config.LLMConfig.UserPrompts[0].Content",
-            "a value, since it is required",
-            "nothing",
-        ),
+        (asr(ProviderParams={"Mode": "hugemodel"}), "spec.Config.ASRConfig.ProviderParams.Mode",
+         "one of 'smallmodel' or 'bigmodel'", '"hugemodel" (string)'),
+        (asr(VolumeGain=1.5), "spec.Config.ASRConfig.VolumeGain", "a number of at most 1", "1.5"),
+        (llm(EndPointId="e"), "spec.Config.LLMConfig.Mode",
+         "a value, since it is required", "nothing"),
+        (llm(Mode="GPT"), "spec.Config.LLMConfig.Mode",
+         "one of 'ArkV3', 'CozeBot' or 'CustomLLM'", '"GPT" (string)'),
+        (llm(Mode="ArkV3"), "spec.Config.LLMConfig.EndPointId",
+         "an Ark endpoint's id (or a ModelName), since Mode is ArkV3", "nothing"),
+        (llm(Mode="ArkV3", EndPointId=""), "spec.Config.LLMConfig.EndPointId",
+         "an Ark endpoint's id (or a ModelName), since Mode is ArkV3", '"" (string)'),
+        (llm(**ARK, Temperature=0), "spec.Config.LLMConfig.Temperature",
+         "a number above 0, since Mode is ArkV3", "0"),
+        (llm(**ARK, Temperature=1.1), "spec.Config.LLMConfig.Temperature",
+         "a number of at most 1", "1.1"),
+        (llm(**ARK, MaxTokens="5"), "spec.Config.LLMConfig.MaxTokens",
+         "a whole number", '"5" (string)'),
+        (llm(**ARK, HistoryLength=-1), "spec.Config.LLMConfig.HistoryLength",
+         "a number of at least 0", "-1"),
+        (llm(**ARK, UserPrompts=[{"Role": "user"}]), "spec.Config.LLMConfig.UserPrompts[0].Content",
+         "a value, since it is required", "nothing"),
         (llm(Mode="CustomLLM"), "spec.Config.LLMConfig.Url", CUSTOM_URL, "nothing"),
-        (
-            llm(Mode="CustomLLM", Url="http://llm.example"),
-            "spec.Config.LLMConfig.Url",
-            CUSTOM_URL,
-            '"http://llm.example" (string)',
-        ),
+        (llm(Mode="CustomLLM", Url="http://llm.example"), "spec.Config.LLMConfig.Url",
+         CUSTOM_URL, '"http://llm.example" (string)'),
         (
             llm(Mode="CustomLLM", Url="http://llm.example", Feature='{"Http":false}'),
             "spec.Config.LLMConfig.Url",
@@ -240,52 +175,22 @@ def test_good_specs_have_no_problem(spec: Any) -> None:
             CUSTOM_URL,
             '"https://[" (string)',
         ),
-        (
-            llm(Mode="CozeBot"),
-            "spec.Config.LLMConfig.CozeBotConfig",
-            "an object, since Mode is CozeBot",
-            "nothing",
-        ),
+        (llm(Mode="CozeBot"), "spec.Config.LLMConfig.CozeBotConfig",
+         "an object, since Mode is CozeBot", "nothing"),
         (llm(**CUSTOM, Custom="[]"), "spec.Config.LLMConfig.Custom", OBJECT_TEXT,
          "a string that looks like JSON"),
         (llm(**ARK, APIKey=12345), "spec.Config.LLMConfig.APIKey", "a string",
          "a number, true or false"),
-        (
-            agent_config(TargetUserId=[]),
-            "spec.AgentConfig.TargetUserId",
-            'nothing, or ["user-1"] as the daemon fills it in',
-            "a list of 0",
-        ),
-        (
-            agent_config(UserId="a b"),
-            "spec.AgentConfig.UserId",
-            ID_RULE,
-            '"a b" (string)',
-        ),
-        (
-            agent_config(UserId="user-1"),
-            "spec.AgentConfig.UserId",
-            "another id than the row's user_id",
-            '"user-1" (string)',
-        ),
-        (
-            agent_config(TargetUserId=["user-2"]),
-            "spec.AgentConfig.TargetUserId",
-            'nothing, or ["user-1"] as the daemon fills it in',
-            "a list of 1",
-        ),
-        (
-            agent_config(TargetUserId=["user-1", "user-2"]),
-            "spec.AgentConfig.TargetUserId",
-            'nothing, or ["user-1"] as the daemon fills it in',
-            "a list of 2",
-        ),
-        (
-            agent_config(IdleTimeout=0),
-            "spec.AgentConfig.IdleTimeout",
-            "a number above 0",
-            "0",
-        ),
+        (agent_config(TargetUserId=[]), "spec.AgentConfig.TargetUserId",
+         'nothing, or ["user-1"] as the daemon fills it in', "a list of 0"),
+        (agent_config(UserId="a b"), "spec.AgentConfig.UserId", ID_RULE, '"a b" (string)'),
+        (agent_config(UserId="user-1"), "spec.AgentConfig.UserId",
+         "another id than the row's user_id", '"user-1" (string)'),
+        (agent_config(TargetUserId=["user-2"]), "spec.AgentConfig.TargetUserId",
+         'nothing, or ["user-1"] as the daemon fills it in', "a list of 1"),
+        (agent_config(TargetUserId=["user-1", "user-2"]), "spec.AgentConfig.TargetUserId",
+         'nothing, or ["user-1"] as the daemon fills it in', "a list of 2"),
+        (agent_config(IdleTimeout=0), "spec.AgentConfig.IdleTimeout", "a number above 0", "0"),
         (
             agent_config(ServerMessageURLForRTS="https://cb.example"),
             "spec.AgentConfig.ServerMessageSignatureForRTS",
@@ -298,24 +203,12 @@ def test_good_specs_have_no_problem(spec: Any) -> None:
             WEB_URL,
             '"cb.example/rts" (string)',
         ),
-        (
-            agent_config(Burst={"BufferSize": 9}),
-            "spec.AgentConfig.Burst.BufferSize",
-            "a number of at least 10",
-            "9",
-        ),
-        (
-            agent_config(Burst={"Interval": 601}),
-            "spec.AgentConfig.Burst.Interval",
-            "a number of at most 600",
-            "601",
-        ),
-        (
-            agent_config(VoicePrint={"IdList": ["a", "b"]}),
-            "spec.AgentConfig.VoicePrint.IdList",
-            "at most 1 items",
-            "a list of 2",
-        ),
+        (agent_config(Burst={"BufferSize": 9}), "spec.AgentConfig.Burst.BufferSize",
+         "a number of at least 10", "9"),
+        (agent_config(Burst={"Interval": 601}), "spec.AgentConfig.Burst.Interval",
+         "a number of at most 600", "601"),
+        (agent_config(VoicePrint={"IdList": ["a", "b"]}), "spec.AgentConfig.VoicePrint.IdList",
+         "at most 1 items", "a list of 2"),
         (agent_config(AnsMode=4), "spec.AgentConfig.AnsMode", "one of 0, 1, 2 or 3", "4"),
         (
             config(SubtitleConfig={"ServerMessageUrl": "https://other.example"})
@@ -330,18 +223,10 @@ def test_good_specs_have_no_problem(spec: Any) -> None:
             "a value, since it is required",
             "nothing",
         ),
-        (
-            config() | {"TaskId": "mine"},
-            "spec.TaskId",
-            'nothing, or "task-1" as the daemon fills it in',
-            '"mine" (string)',
-        ),
-        (
-            config() | {"AppId": "other"},
-            "spec.AppId",
-            f'nothing, or "{APP_ID}" as the daemon fills it in',
-            '"other" (string)',
-        ),
+        (config() | {"TaskId": "mine"}, "spec.TaskId",
+         'nothing, or "task-1" as the daemon fills it in', '"mine" (string)'),
+        (config() | {"AppId": "other"}, "spec.AppId",
+         f'nothing, or "{APP_ID}" as the daemon fills it in', '"other" (string)'),
     ],
 )  # fmt: skip
 def test_each_rule_speaks_for_itself(spec: Any, path: str, expected: str, found: str) -> None:
@@ -361,11 +246,7 @@ def test_several_mistakes_are_told_at_once() -> None:
             "spec.UserId",
             'nothing, or "user-1" as the daemon fills it in',
         ),
-        (
-            config(BotName="user-1"),
-            "spec.Config.BotName",
-            "another id than the row's user_id",
-        ),
+        (config(BotName="user-1"), "spec.Config.BotName", "another id than the row's user_id"),
         ({}, "spec.Config", "a value, since it is required"),
     ],
 )
@@ -385,6 +266,14 @@ def test_ids_of_the_row_are_checked_too(column: str, value: str) -> None:
 def test_a_drawn_name_that_is_the_user_is_found() -> None:
     (found,) = start_problems(VERSION, APP_ID, agent(name="user-1"), config())
     assert found.path == "spec.AgentConfig.UserId"
+
+
+def test_an_id_that_is_a_secret_is_refused_and_never_handed_on() -> None:
+    spec = agent_config(UserId=ResolvedSecret("fake"))
+    assert asked_user_id(VERSION, spec) is None
+    (found,) = start_problems(VERSION, APP_ID, agent(), spec)
+    assert found.expected == "an id in plain, since it is written to the database"
+    assert found.found == "a secret"
 
 
 JSON = st.recursive(
