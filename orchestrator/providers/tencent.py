@@ -10,7 +10,7 @@ RemoveUserByStrRoomId of API 2019-07-22, and the common error codes (trtc.io 342
 """
 
 import json
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
@@ -31,12 +31,12 @@ from orchestrator.core.outcome import (
 from orchestrator.providers.base import (
     Conversation,
     Problem,
-    Provider,
     Reply,
     Request,
     Spec,
     Stamp,
 )
+from orchestrator.providers.fields import given
 from orchestrator.providers.reading import (
     Verdict,
     at_capacity,
@@ -78,6 +78,9 @@ MAX_IDLE_TIME = 60
 
 USER_SIG_LIFE = timedelta(hours=24)
 """How long an agent may enter its room again: the vendor checks a UserSig at each entry."""
+
+_JSON_FIELDS = frozenset({"LLMConfig", "TTSConfig", "AvatarConfig"})
+"""Fields that travel as a string that holds JSON."""
 
 _ACTIONS: Mapping[Verb, str] = MappingProxyType(
     {
@@ -145,7 +148,7 @@ Fields = Mapping[str, Any]
 
 
 @dataclass(kw_only=True, slots=True, repr=False, eq=False)
-class Tencent(Provider):
+class Tencent:
     """One SdkAppId of a Tencent Cloud account, in one region."""
 
     sdk_app_id: int
@@ -219,11 +222,8 @@ class Tencent(Provider):
 
     def stop(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Stop it by its TaskId; there is no stop by a name of ours."""
-        return (
-            yield from self._ask(
-                STOP, {"TaskId": agent.vendor_task_id}, stamp, _read_acknowledgement
-            )
-        )
+        fields = {"TaskId": agent.vendor_task_id}
+        return (yield from self._ask(STOP, fields, stamp, _read_acknowledgement))
 
     def find(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Ask for it by its SessionId. `Done.handle` is the TaskId, if the vendor tells it."""
@@ -241,19 +241,13 @@ class Tencent(Provider):
         The ledger does not say whether a room of digits is a numeric room or a string room of that
         name, and the vendor keeps both apart: such a room is asked for as both, string first.
         """
-        named = yield from self._ask(
-            REMOVE_FROM_STRING_ROOM,
-            self._removal(agent, agent.room_id),
-            stamp,
-            _read_acknowledgement,
-        )
+        fields = self._removal(agent, agent.room_id)
+        named = yield from self._ask(REMOVE_FROM_STRING_ROOM, fields, stamp, _read_acknowledgement)
         if not isinstance(named, Done | Gone) or not is_numeric_room(agent.room_id):
             return named
+        fields = self._removal(agent, int(agent.room_id))
         numbered = yield from self._ask(
-            REMOVE_FROM_NUMERIC_ROOM,
-            self._removal(agent, int(agent.room_id)),
-            stamp,
-            _read_acknowledgement,
+            REMOVE_FROM_NUMERIC_ROOM, fields, stamp, _read_acknowledgement
         )
         return named if isinstance(numbered, Gone) else numbered
 
@@ -262,20 +256,17 @@ class Tencent(Provider):
 
     def _start_fields(self, agent: Agent, spec: Spec) -> dict[str, Any]:
         """Return the spec with all that the daemon fills in, but for the UserSig."""
-        texts = {
-            name: as_json_string(spec[name])
-            for name in ("LLMConfig", "TTSConfig", "AvatarConfig")
-            if name in spec
-        }
+        asked = given(spec)
+        texts = {name: as_json_string(asked[name]) for name in _JSON_FIELDS & asked.keys()}
         config = {
             "MaxIdleTime": MAX_IDLE_TIME,
-            **spec["AgentConfig"],
+            **given(spec.get("AgentConfig")),
             "UserId": self.agent_user_id(spec) or agent.name,
             "TargetUserId": agent.user_id,
         }
         return {
             "RoomIdType": 1,
-            **spec,
+            **asked,
             **texts,
             "SdkAppId": self.sdk_app_id,
             "RoomId": agent.room_id,
@@ -285,7 +276,7 @@ class Tencent(Provider):
 
     def _ask(
         self, action: str, fields: Fields, stamp: Stamp, read: Callable[[Fields], Outcome]
-    ) -> Generator[Request, Reply, Outcome]:
+    ) -> Conversation:
         """Send one request; `read` judges an answer that holds no error."""
         body = canonical_json(fields)
         call = TC3Call(

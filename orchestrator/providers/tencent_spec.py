@@ -2,6 +2,7 @@
 
 Rule 1: only what the vendor documents is refused. Fields we do not know pass, and so do values of
 sets that the vendor extends every few months (languages, kinds of LLM and TTS, avatars).
+Rule 2: AgentConfig may be missing, since the daemon can fill in all that it must hold.
 
 Sources: StartAIConversation of API 2019-07-22 (product 647, page 64963) and the structures
 AgentConfig, STTConfig, AmbientSound, TurnDetection and VoicePrint of the official SDK's metadata;
@@ -20,7 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from orchestrator.core.model import Agent
 from orchestrator.providers.base import Problem, Spec
-from orchestrator.providers.ids import IdRule, filled_problems
+from orchestrator.providers.fields import IdRule, filled_problems, one_of
 from orchestrator.providers.spec import SpecModel, json_text, mistake, problem, problems
 
 USER_ID = IdRule(limit=32, characters=r"A-Za-z0-9_-", alphabet="letters, digits, _ and -")
@@ -90,6 +91,7 @@ def _check_url(value: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1)]
+Switch = Annotated[int, AfterValidator(one_of(0, 1))]
 UserIdText = Annotated[str, AfterValidator(USER_ID.check)]
 Url = Annotated[str, AfterValidator(_check_url)]
 
@@ -110,7 +112,7 @@ class AmbientSoundFields(SpecModel):
 class VoicePrintFields(SpecModel):
     """Whose voice the agent listens to."""
 
-    Mode: Literal[0, 1] = 0
+    Mode: Switch = 0
     IdList: list[Text] = Field(default_factory=list)
 
 
@@ -123,15 +125,15 @@ class AgentConfigFields(SpecModel):
     UserId: UserIdText | None = None
     MaxIdleTime: int = Field(default=60, ge=1, le=86400)
     WelcomeMessage: str = ""
-    WelcomeMessagePriority: Literal[0, 1] = 0
-    InterruptMode: Literal[0, 1] = 0
+    WelcomeMessagePriority: Switch = 0
+    InterruptMode: Switch = 0
     InterruptSpeechDuration: int = Field(default=500, ge=0)
     InterruptWordList: list[str] = Field(default_factory=list)
-    TurnDetectionMode: Literal[0, 1, 2, 3] = 0
+    TurnDetectionMode: Annotated[int, AfterValidator(one_of(0, 1, 2, 3))] = 0
     TurnDetection: TurnDetectionFields | None = None
     FilterOneWord: bool = True
-    FilterBracketsContent: Literal[0, 1, 2, 3, 4, 5] = 0
-    SubtitleMode: Literal[0, 1] = 0
+    FilterBracketsContent: Annotated[int, AfterValidator(one_of(0, 1, 2, 3, 4, 5))] = 0
+    SubtitleMode: Switch = 0
     AmbientSound: AmbientSoundFields | None = None
     VoicePrint: VoicePrintFields | None = None
 
@@ -165,7 +167,7 @@ class LLMConfigFields(SpecModel):
     SystemPrompt: str = ""
     Timeout: float = Field(default=3, ge=1, le=50)
     History: int = Field(default=0, ge=0, le=50)
-    HistoryMode: Literal[0, 1] = 0
+    HistoryMode: Switch = 0
     MaxTokens: int | None = Field(default=None, ge=1)
     Temperature: float | None = None
     TopP: float | None = None
@@ -200,7 +202,7 @@ class TencentTTS(TTSConfigFields):
     VoiceType: int | None = None
     Speed: float = Field(default=0, ge=-2, le=6)
     Volume: float = Field(default=0, ge=0, le=10)
-    PrimaryLanguage: Literal[1, 2, 3] = 1
+    PrimaryLanguage: Annotated[int, AfterValidator(one_of(1, 2, 3))] = 1
     FastVoiceType: str = ""
     EmotionCategory: str = ""
     EmotionIntensity: int = Field(default=100, ge=50, le=200)
@@ -209,8 +211,8 @@ class TencentTTS(TTSConfigFields):
 class StartBody(SpecModel):
     """The spec as a whole. `LLMConfig` and `TTSConfig` are mandatory by the text of the page."""
 
-    RoomIdType: Literal[0, 1] = 1
-    AgentConfig: AgentConfigFields
+    RoomIdType: Switch = 1
+    AgentConfig: AgentConfigFields | None = None
     STTConfig: STTConfigFields | None = None
     LLMConfig: Annotated[LLMConfigFields, BeforeValidator(decoded)]
     TTSConfig: Annotated[TTSConfigFields, BeforeValidator(decoded)]

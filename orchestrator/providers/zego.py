@@ -34,13 +34,13 @@ from orchestrator.core.outcome import (
 from orchestrator.providers.base import (
     Conversation,
     Problem,
-    Provider,
     Reply,
     Request,
     Response,
     Spec,
     Stamp,
 )
+from orchestrator.providers.fields import given
 from orchestrator.providers.reading import (
     Verdict,
     at_capacity,
@@ -139,10 +139,7 @@ _REGISTERED_CODES: Mapping[int, Verdict] = MappingProxyType(
     dict(_CREATE_CODES) | {AGENT_NOT_FOUND: NotSent}
 )
 
-_BLOCKS = ("RTC", "MessageHistory", "AdvancedConfig")
-"""The blocks of a create body into which the daemon writes."""
-
-_STATUSES = frozenset({"IDLE", "LISTENING", "THINKING", "SPEAKING"})
+_STATUSES = ("IDLE", "LISTENING", "THINKING", "SPEAKING")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +152,7 @@ class _Answer:
 
 
 @dataclass(kw_only=True, slots=True, repr=False, eq=False)
-class Zego(Provider):
+class Zego:
     """One AppId of a ZEGO account, reached through one regional host."""
 
     app_id: int
@@ -255,10 +252,10 @@ class Zego(Provider):
             page = _read((yield self._get(LIST_USERS, query, stamp)))
             if not isinstance(page, _Answer):
                 return page
-            users, following = page.data.get("UserList"), page.data.get("Marker") or ""
-            if not isinstance(users, list) or not isinstance(following, str):
+            users, following = _user_ids(page), page.data.get("Marker") or ""
+            if users is None or not isinstance(following, str):
                 return unreadable("this is no page of users", page.request_id)
-            if agent.name in map(_user_id, users):
+            if agent.name in users:
                 return Done(request_id=page.request_id)
             if not users or not following:
                 return Gone(code="NotInRoom", request_id=page.request_id)
@@ -294,24 +291,27 @@ class Zego(Provider):
         """Return the create body: the spec without the template, with what the daemon fills in.
 
         Where the spec has no UserStreamId it is the user's id: the stream a client publishes
-        under its own name. Messages are kept by us (SyncMode 1) unless the spec asks for ZIM.
+        under its own name. The history is what stands under Messages (SyncMode 1), unless the
+        spec asks for ZIM, which few projects have and the vendor takes for granted.
         """
-        template = spec.get("Agent") or {}
-        given = {key: value for key, value in spec.items() if key not in {"Agent", *_BLOCKS}}
-        rtc, history, advanced = (spec.get(name) or {} for name in _BLOCKS)
+        asked = given(spec)
+        template = asked.pop("Agent", {})
         return {
             "AgentId": template.get("AgentId"),
-            **given,
+            **asked,
             "UserId": agent.user_id,
             "RTC": {
                 "UserStreamId": agent.user_id,
-                **rtc,
+                **given(asked.get("RTC")),
                 "RoomId": agent.room_id,
                 "AgentStreamId": agent.stream_id,
                 "AgentUserId": self.agent_user_id(spec) or agent.name,
             },
-            "MessageHistory": {"SyncMode": 1, **history},
-            "AdvancedConfig": {"MaxIdleTime": MAX_IDLE_TIME, **advanced},
+            "MessageHistory": {"SyncMode": 1, **given(asked.get("MessageHistory"))},
+            "AdvancedConfig": {
+                "MaxIdleTime": MAX_IDLE_TIME,
+                **given(asked.get("AdvancedConfig")),
+            },
         }
 
     def _post(self, action: str, fields: Mapping[str, Any], stamp: Stamp) -> Request:
@@ -369,6 +369,11 @@ def _acknowledged(answer: _Answer | Outcome) -> Outcome:
     return Done(request_id=answer.request_id) if isinstance(answer, _Answer) else answer
 
 
-def _user_id(user: object) -> object:
-    """Return the id of an entry of UserList, null if it has none."""
-    return user.get("UserId") if isinstance(user, Mapping) else None
+def _user_ids(page: _Answer) -> list[str] | None:
+    """Return the ids of a page of users, null if one cannot be read: it might be the agent's."""
+    users = page.data.get("UserList")
+    if not isinstance(users, list):
+        return None
+    ids = [user.get("UserId") for user in users if isinstance(user, dict)]
+    found = [each for each in ids if isinstance(each, str)]
+    return found if len(found) == len(users) else None

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field
 
 from orchestrator.core.model import Agent
 from orchestrator.providers.base import Problem, Spec
-from orchestrator.providers.ids import IdRule, filled_problems
+from orchestrator.providers.fields import IdRule, filled_problems, one_of
 from orchestrator.providers.spec import SpecModel, mistake, problem, problems
 
 USER_ID = IdRule(limit=32, characters=r"A-Za-z0-9_-", alphabet="letters, digits, _ and -")
@@ -69,7 +69,7 @@ def _check_extra_info(value: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1)]
-Flag = Literal[0, 1]
+Switch = Annotated[int, AfterValidator(one_of(0, 1))]
 AgentIdText = Annotated[str, AfterValidator(AGENT_ID.check)]
 Milliseconds = Annotated[int, Field(ge=200, le=2000)]
 
@@ -134,7 +134,7 @@ class TurnDetectFields(SpecModel):
 class SensitiveFields(SpecModel):
     """What counts as speech; Level 3 takes the other two."""
 
-    Level: Literal[0, 1, 2, 3] | None = None
+    Level: Annotated[int, AfterValidator(one_of(0, 1, 2, 3))] | None = None
     MinSpeechDur: int | None = Field(default=None, ge=0, le=1000)
     EnergyThreshold: float | None = Field(default=None, ge=0, le=1)
 
@@ -169,7 +169,7 @@ class ZIMFields(SpecModel):
 class MessageHistoryFields(SpecModel):
     """What was said before."""
 
-    SyncMode: Flag | None = None
+    SyncMode: Switch | None = None
     Messages: list[MessageFields] | None = Field(default=None, max_length=100)
     WindowSize: int | None = Field(default=None, ge=0, le=500)
     ZIM: ZIMFields | None = None
@@ -178,22 +178,22 @@ class MessageHistoryFields(SpecModel):
 class CallbackFields(SpecModel):
     """Which events the vendor posts, and to which of its URLs."""
 
-    ASRResult: Flag | None = None
-    LLMResult: Flag | None = None
-    Interrupted: Flag | None = None
-    UserSpeakAction: Flag | None = None
-    AgentInstanceStatus: Flag | None = None
-    UserAudioData: Flag | None = None
+    ASRResult: Switch | None = None
+    LLMResult: Switch | None = None
+    Interrupted: Switch | None = None
+    UserSpeakAction: Switch | None = None
+    AgentInstanceStatus: Switch | None = None
+    UserAudioData: Switch | None = None
     HostTag: str | None = None
 
 
 class AdvancedFields(SpecModel):
     """MaxIdleTime in seconds; CommunicationMode 2 is walkie-talkie."""
 
-    InterruptMode: Flag | None = None
+    InterruptMode: Switch | None = None
     MaxIdleTime: int | None = Field(default=None, ge=10, le=1800)
     DisableTTS: bool | None = None
-    CommunicationMode: Literal[0, 1, 2] | None = None
+    CommunicationMode: Annotated[int, AfterValidator(one_of(0, 1, 2))] | None = None
 
 
 class StartBody(SpecModel):

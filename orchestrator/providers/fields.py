@@ -1,11 +1,15 @@
-"""Ids in a start: the alphabet and length a vendor allows, and whose word counts.
+"""What fields of several vendors' start bodies have in common.
+
+That is ids, numbers that stand for choices, and the places where both the spec and the daemon have
+something to say.
 
 Rule 1: an id is checked wherever it comes from, the row's columns or the spec.
 Rule 2: what the daemon fills in may be missing in a spec, or say the same; never something else.
+Rule 3: null for a block, or where the daemon fills in, is the same as nothing.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,16 +48,40 @@ class IdRule:
         return () if self.allows(value) else (problem(path, self.expected, value),)
 
 
+def one_of(*allowed: int) -> Callable[[int], int]:
+    """Return the check of a number that stands for a choice, for `AfterValidator`.
+
+    A `Literal` would do but for true and false, which equal 1 and 0.
+    """
+    *most, last = map(str, allowed)
+    expected = f"one of {', '.join(most)} or {last}"
+
+    def check(value: int) -> int:
+        if value not in allowed:
+            raise mistake(expected)
+        return value
+
+    return check
+
+
+def given(fields: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what an object of the spec says; null says nothing, neither for a key nor the whole.
+
+    The vendors' own clients leave such fields out too.
+    """
+    return {key: value for key, value in (fields or {}).items() if value is not None}
+
+
 def filled_problems(spec: Spec, filled: Mapping[Path, Any]) -> tuple[Problem, ...]:
     """Return a problem for each place of the spec that contradicts the daemon.
 
     `filled` has a place, as keys from the top, and what the daemon writes there; None where no
     value of a spec's could be right, since it is made anew for each start.
     """
-    given = ((path, own, _at(spec, path)) for path, own in filled.items())
+    places = ((path, own, _at(spec, path)) for path, own in filled.items())
     return tuple(
         problem(("spec", *path), _own_word(own), value)
-        for path, own, value in given
+        for path, own, value in places
         if value is not None and value != own
     )
 
