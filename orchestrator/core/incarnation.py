@@ -6,6 +6,7 @@ names, and its agent starts only after that proof. `Status.incarnation` is the n
 `Status.retired` the newest that must not live; the row is wanted while the first is ahead.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -37,11 +38,16 @@ def retire(row: Row, end_reason: EndReason, at: datetime, reason: str = "", said
 
 def close_idle(row: Row, at: datetime) -> Step:
     """Close the unwanted ledger rows of which nothing can exist at the vendor."""
+    idle = [agent for agent in row.unwanted if agent.is_idle]
+    return close_all(row, idle, Evidence.NEVER_STARTED, at)
+
+
+def close_all(row: Row, agents: Iterable[Agent], evidence: Evidence, at: datetime) -> Step:
+    """Close these ledger rows of a row, all on the same evidence."""
     ended: list[Agent] = []
-    for agent in row.unwanted:
-        if agent.is_idle:
-            step = row.close(agent, Evidence.NEVER_STARTED, at)
-            row, ended = step.row, [*ended, *step.ended]
+    for agent in agents:
+        step = row.close(agent, evidence, at)
+        row, ended = step.row, [*ended, *step.ended]
     return Step(row=row, ended=tuple(ended))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from orchestrator.core.incarnation import begin, retire, supersede
+from orchestrator.core.incarnation import begin, close_all, retire, supersede
 from orchestrator.core.model import Agent, Change, EndReason, Evidence, Row, Step, What
 
 
@@ -63,8 +63,10 @@ def _respec(row: Row, asked_at: datetime, now: datetime) -> Step:
     if row.status.retires:
         return _retry_failed(row, asked_at)
     if all(agent.is_idle for agent in row.wanted):
-        status = replace(row.status, reason=None, message=None, attempt=0, retry_at=None)
-        return Step(row=replace(row, status=status))
+        # What was never sent may have another name under the new spec: it is drawn again.
+        step = close_all(row, row.wanted, Evidence.NEVER_STARTED, now)
+        status = replace(step.row.status, reason=None, message=None, attempt=0, retry_at=None)
+        return replace(step, row=replace(step.row, status=status))
     return _replace(row, asked_at, now)
 
 
@@ -78,13 +80,10 @@ def _retry_failed(row: Row, asked_at: datetime) -> Step:
 def _assume_gone(row: Row, now: datetime) -> Step:
     """Take a person's word that nothing of this row runs at the vendor."""
     lived = any(agent.is_known for agent in row.wanted)
-    ended: tuple[Agent, ...] = ()
-    for agent in row.agents:
-        step = row.close(agent, Evidence.ASSUMED, now)
-        row, ended = step.row, (*ended, *step.ended)
-    if lived:
-        row = retire(row, EndReason.VENDOR_GONE, now).row
-    return Step(row=row, ended=ended)
+    step = close_all(row, row.agents, Evidence.ASSUMED, now)
+    if not lived:
+        return step
+    return replace(step, row=retire(step.row, EndReason.VENDOR_GONE, now).row)
 
 
 def _obey(row: Row, now: datetime) -> Step:
