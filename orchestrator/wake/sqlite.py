@@ -50,7 +50,7 @@ class Pace:
 
 HINTED: Final = Pace(first=timedelta(milliseconds=1), growth=1.2, rest=timedelta(milliseconds=250))
 UNHINTED: Final = Pace(
-    first=timedelta(milliseconds=2), growth=1.05, rest=timedelta(milliseconds=25)
+    first=timedelta(milliseconds=2), growth=1.05, rest=timedelta(milliseconds=40)
 )
 
 
