@@ -31,6 +31,7 @@ from orchestrator.core.outcome import (
     Gone,
     Indefinite,
     NotSent,
+    Outcome,
     Refused,
     Settled,
     Throttled,
@@ -57,7 +58,7 @@ def _dispatch(row: Row, flight: Flight, settled: Settled, account: Account) -> S
         case Verb.START:
             return _started(row, flight, settled, account)
         case Verb.STOP:
-            return _stopped(row, flight.agent, settled, account)
+            return _stopped(row, flight, settled, account)
         case Verb.FIND:
             return _found(row, flight.agent, settled, account)
         case Verb.KICK:
@@ -125,7 +126,7 @@ def _adopt(row: Row, agent: Agent, handle: str, *, since: datetime) -> Row:
 
 
 def _unread(flight: Flight, outcome: Indefinite, account: Account) -> datetime | None:
-    """Return the horizon of a start whose reply nobody read."""
+    """Return the horizon of a send that prolonged it, and whose reply nobody read."""
     if outcome.reset_at is None:
         return flight.agent.horizon_at
     reset = horizon.after_reset(account, outcome.reset_at)
@@ -143,9 +144,10 @@ def _retry_start(row: Row, settled: Settled, account: Account) -> Row:
 # --- stop, find, kick: the ways to an end ---
 
 
-def _stopped(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:
-    past = agent.is_past_horizon(settled.asked_at)
+def _stopped(row: Row, flight: Flight, settled: Settled, account: Account) -> Step:
     outcome = settled.outcome
+    agent = _after_stop(flight, outcome, account)
+    past = agent.is_past_horizon(settled.asked_at)
     match outcome:
         case Done() if past or not account.caps.names_handle:
             return _close(row, agent, Evidence.STOPPED, settled, account)
@@ -155,6 +157,15 @@ def _stopped(row: Row, agent: Agent, settled: Settled, account: Account) -> Step
             return Step(row=row.replace_agent(_hint(agent, settled)))
         case _:
             return Step(row=_retry_agent(row, agent, settled, account))
+
+
+def _after_stop(flight: Flight, outcome: Outcome, account: Account) -> Agent:
+    """Return the agent with its horizon: only a stop that nobody answered can still arrive."""
+    if flight.agent.horizon_at == flight.horizon_before:
+        return flight.agent
+    if isinstance(outcome, Indefinite):
+        return replace(flight.agent, horizon_at=_unread(flight, outcome, account))
+    return replace(flight.agent, horizon_at=flight.horizon_before)
 
 
 def _found(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:
