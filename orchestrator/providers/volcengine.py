@@ -29,6 +29,7 @@ from orchestrator.providers.base import (
     Spec,
     Stamp,
 )
+from orchestrator.providers.fields import given
 from orchestrator.providers.signing import Unsigned, V4Keys, canonical_query, sign_v4
 from orchestrator.providers.spec import as_json_string, canonical_json
 from orchestrator.providers.volcengine_answers import read_presence, read_start, read_stop
@@ -140,7 +141,7 @@ class Volcengine(Provider):
     def body(self, agent: Agent, spec: Spec) -> bytes:
         """Return the StartVoiceChat body. The spec is one without problems."""
         fields = {
-            **_present(spec),
+            **given(spec),
             "AppId": self.app_id,
             "RoomId": agent.room_id,
             **(self._by_user(agent, spec) if self._goes_by_user else self._by_task(agent, spec)),
@@ -186,18 +187,17 @@ class Volcengine(Provider):
         return self.api_version == FIRST_GENERATION
 
     def _by_task(self, agent: Agent, spec: Spec) -> dict[str, Any]:
-        given = _present(spec.get("AgentConfig") or {})
         config = {
             "IdleTimeout": IDLE_TIMEOUT,
             "UserId": agent.name,
-            **given,
+            **given(spec.get("AgentConfig")),
             "TargetUserId": [agent.user_id],
         }
         return {"TaskId": agent.session_name, "AgentConfig": config}
 
     def _by_user(self, agent: Agent, spec: Spec) -> dict[str, Any]:
         """Return the first generation's part. No page of it knows an idle time-out."""
-        config = {"BotName": agent.name, **_present(spec["Config"])}
+        config = {"BotName": agent.name, **given(spec["Config"])}
         return {"UserId": agent.user_id, "Config": config}
 
     def _post(self, action: str, body: bytes, stamp: Stamp) -> Request:
@@ -234,21 +234,12 @@ class Volcengine(Provider):
         )
 
 
-def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that say something: what we fill in must not give way to a null."""
-    return {name: value for name, value in fields.items() if value is not None}
-
-
 def _with_json_strings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return `Config` with strings where the vendor wants JSON in a string."""
-    llm = config.get("LLMConfig")
-    if llm is None:
+    if config.get("LLMConfig") is None:
         return dict(config)
-    texts = {
-        name: as_json_string(llm[name])
-        for name in ("Custom", "Feature")
-        if llm.get(name) is not None
-    }
+    llm = given(config["LLMConfig"])
+    texts = {name: as_json_string(llm[name]) for name in ("Custom", "Feature") if name in llm}
     return {**config, "LLMConfig": {**llm, **texts}}
 
 

@@ -11,7 +11,6 @@ CustomLLM (docs/6348/1399966), the rules for ids (docs/6348/70114), and EMQX's A
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -20,7 +19,9 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from orchestrator.core.model import Agent
 from orchestrator.providers.base import Problem, Spec
+from orchestrator.providers.fields import IdRule, filled_problems, one_of
 from orchestrator.providers.spec import (
+    Path,
     ResolvedSecret,
     SpecModel,
     json_text,
@@ -32,8 +33,7 @@ from orchestrator.providers.spec import (
 FIRST_GENERATION = "2024-06-01"
 """The API version that knows no TaskId: an agent is told apart by room and user."""
 
-_ID = re.compile(r"[A-Za-z0-9_.@-]{1,128}")
-_ID_RULE = "1 to 128 characters of A-Z a-z 0-9 _ - . @"
+ID = IdRule(limit=128, characters=r"A-Za-z0-9_\-.@", alphabet="letters, digits, _ - . and @")
 
 
 def start_problems(api_version: str, app_id: str, agent: Agent, spec: Spec) -> tuple[Problem, ...]:
@@ -43,9 +43,10 @@ def start_problems(api_version: str, app_id: str, agent: Agent, spec: Spec) -> t
     """
     model = FirstStart if api_version == FIRST_GENERATION else Start
     return (
-        *_bad_names(agent),
+        *ID.problems(("room_id",), agent.room_id),
+        *ID.problems(("user_id",), agent.user_id),
         *problems(model, spec),
-        *_conflicts(_filled_in(api_version, app_id, agent), spec),
+        *filled_problems(spec, _filled_in(api_version, app_id, agent)),
         *_bad_agent_user(api_version, agent, spec),
         *_two_callback_urls(spec),
     )
@@ -55,12 +56,6 @@ def asked_user_id(api_version: str, spec: Spec) -> str | None:
     """Return the agent's user id that the spec asks for, if it does, and not with a secret."""
     given = _look(spec, *_agent_user_path(api_version))
     return given if isinstance(given, str) and not isinstance(given, ResolvedSecret) else None
-
-
-def _is_id(value: str) -> str:
-    if _ID.fullmatch(value) is None:
-        raise mistake(_ID_RULE)
-    return value
 
 
 def _is_web_url(value: str) -> str:
@@ -77,11 +72,11 @@ def _has_host(url: str, *schemes: str) -> bool:
     return parts.scheme in schemes and bool(parts.hostname)
 
 
-Id = Annotated[str, AfterValidator(_is_id)]
+Id = Annotated[str, AfterValidator(ID.check)]
 WebUrl = Annotated[str, AfterValidator(_is_web_url)]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
-Switch = Literal[0, 1]
+Switch = Annotated[int, AfterValidator(one_of(0, 1))]
 """A mode that the vendor writes as a number."""
 Share = Annotated[float, Field(ge=0, le=1)]
 JsonText = Annotated[Any, AfterValidator(lambda value: None if value is None else json_text(value))]
@@ -122,7 +117,7 @@ class AsrParams(SpecModel):
     Cluster: str | None = None
     AccessToken: str | None = None
     ApiResourceId: str | None = None
-    StreamMode: Literal[0, 1, 2] | None = None
+    StreamMode: Annotated[int, AfterValidator(one_of(0, 1, 2))] | None = None
 
 
 class AsrConfig(SpecModel):
@@ -141,7 +136,7 @@ class TtsConfig(SpecModel):
 
     Provider: Text
     ProviderParams: dict[str, Any]
-    IgnoreBracketText: list[Literal[1, 2, 3, 4, 5]] | None = None
+    IgnoreBracketText: list[Annotated[int, AfterValidator(one_of(1, 2, 3, 4, 5))]] | None = None
 
 
 class UserPrompt(SpecModel):
@@ -269,7 +264,7 @@ class AgentFields(SpecModel):
     """`AgentConfig`, where the daemon adds what it knows."""
 
     TargetUserId: list[str] | None = None
-    """Exactly one, the row's: `_conflicts` compares."""
+    """Exactly one, the row's: `_filled_in` has it."""
     UserId: Id | None = None
     WelcomeMessage: str | None = None
     EnableConversationStateCallback: bool | None = None
@@ -279,7 +274,7 @@ class AgentFields(SpecModel):
     """Seconds without the user until the vendor ends the agent. They are billed."""
     UseLicense: bool | None = None
     Burst: BurstFields | None = None
-    AnsMode: Literal[0, 1, 2, 3] | None = None
+    AnsMode: Annotated[int, AfterValidator(one_of(0, 1, 2, 3))] | None = None
     VoicePrint: VoicePrints | None = None
 
     @field_validator("ServerMessageSignatureForRTS")
@@ -316,31 +311,13 @@ def _allows_http(feature: Any) -> bool:
     return isinstance(decoded, dict) and decoded.get("Http") is True
 
 
-def _bad_names(agent: Agent) -> Iterator[Problem]:
-    """Yield the row's own names that the vendor would refuse."""
-    for column, value in (("room_id", agent.room_id), ("user_id", agent.user_id)):
-        if _ID.fullmatch(value) is None:
-            yield problem((column,), _ID_RULE, value)
-
-
-def _filled_in(api_version: str, app_id: str, agent: Agent) -> dict[tuple[str, ...], Any]:
-    """Return what the daemon writes into the body, by its path."""
-    common: dict[tuple[str, ...], Any] = {("AppId",): app_id, ("RoomId",): agent.room_id}
+def _filled_in(api_version: str, app_id: str, agent: Agent) -> dict[Path, Any]:
+    """Return what the daemon writes into the body, by its place; None for what it draws."""
+    common: dict[Path, Any] = {("AppId",): app_id, ("RoomId",): agent.room_id}
     if api_version == FIRST_GENERATION:
         return {**common, ("UserId",): agent.user_id}
-    return {
-        **common,
-        ("TaskId",): agent.session_name,
-        ("AgentConfig", "TargetUserId"): [agent.user_id],
-    }
-
-
-def _conflicts(filled_in: Mapping[tuple[str, ...], Any], spec: Spec) -> Iterator[Problem]:
-    for path, value in filled_in.items():
-        given = _look(spec, *path)
-        if given is not None and given != value:
-            ours = json.dumps(value, ensure_ascii=False)
-            yield problem(("spec", *path), f"nothing, or {ours} as the daemon fills it in", given)
+    target = ("AgentConfig", "TargetUserId")
+    return {**common, ("TaskId",): None, target: [agent.user_id]}
 
 
 def _bad_agent_user(api_version: str, agent: Agent, spec: Spec) -> Iterator[Problem]:

@@ -157,7 +157,7 @@ def test_objects_become_strings_that_hold_json() -> None:
     sent = json.loads(account().body(agent(), given))["Config"]["LLMConfig"]
     assert sent["Feature"] == '{"Http":true}'
     assert sent["Custom"] == '{"a":"你","b":1}'
-    assert "Custom" not in EXAMPLES["llm_custom"]
+    assert given["Config"]["LLMConfig"]["Custom"] == {"b": 1, "a": "你"}
 
 
 def test_equal_specs_make_equal_bodies_whatever_the_order() -> None:

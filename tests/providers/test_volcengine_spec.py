@@ -19,7 +19,7 @@ APP_ID = "661e000000000000000000ab"
 VERSION = "2024-12-01"
 ARK = {"Mode": "ArkV3", "EndPointId": "ep-1"}
 CUSTOM = {"Mode": "CustomLLM", "Url": "https://llm.example/chat"}
-ID_RULE = "1 to 128 characters of A-Z a-z 0-9 _ - . @"
+ID_RULE = "1 to 128 characters out of letters, digits, _ - . and @"
 WEB_URL = "a URL that begins with https:// or http:// and a domain"
 CUSTOM_URL = (
     "a URL that begins with https://, since Mode is CustomLLM "
@@ -98,7 +98,7 @@ RTS = {"ServerMessageURLForRTS": "https://cb.example/rts", "ServerMessageSignatu
         agent_config(VoicePrint={"Mode": 1, "IdList": ["v"]}, UseLicense=True),
         config(SubtitleConfig={"ServerMessageUrl": RTS["ServerMessageURLForRTS"]})
         | {"AgentConfig": RTS},
-        config() | {"AppId": APP_ID, "RoomId": "room-1", "TaskId": "task-1", "BusinessId": ""},
+        config() | {"AppId": APP_ID, "RoomId": "room-1", "BusinessId": ""},
     ],
 )  # fmt: skip
 def test_good_specs_have_no_problem(spec: Any) -> None:
@@ -112,6 +112,7 @@ def test_good_specs_have_no_problem(spec: Any) -> None:
         ([], "spec", "an object", "a list of 0"),
         ({"Config": "x"}, "spec.Config", "an object", '"x" (string)'),
         ({"Config": {}, "AgentConfig": []}, "spec.AgentConfig", "an object", "a list of 0"),
+        (config(InterruptMode=True), "spec.Config.InterruptMode", "a whole number", "true"),
         (config(InterruptMode=2), "spec.Config.InterruptMode", "one of 0 or 1", "2"),
         (config(TTSConfig={"ProviderParams": {}}), "spec.Config.TTSConfig.Provider",
          "a value, since it is required", "nothing"),
@@ -182,14 +183,14 @@ def test_good_specs_have_no_problem(spec: Any) -> None:
         (llm(**ARK, APIKey=12345), "spec.Config.LLMConfig.APIKey", "a string",
          "a number, true or false"),
         (agent_config(TargetUserId=[]), "spec.AgentConfig.TargetUserId",
-         'nothing, or ["user-1"] as the daemon fills it in', "a list of 0"),
+         "nothing, since the daemon fills it in: ['user-1']", "a list of 0"),
         (agent_config(UserId="a b"), "spec.AgentConfig.UserId", ID_RULE, '"a b" (string)'),
         (agent_config(UserId="user-1"), "spec.AgentConfig.UserId",
          "another id than the row's user_id", '"user-1" (string)'),
         (agent_config(TargetUserId=["user-2"]), "spec.AgentConfig.TargetUserId",
-         'nothing, or ["user-1"] as the daemon fills it in', "a list of 1"),
+         "nothing, since the daemon fills it in: ['user-1']", "a list of 1"),
         (agent_config(TargetUserId=["user-1", "user-2"]), "spec.AgentConfig.TargetUserId",
-         'nothing, or ["user-1"] as the daemon fills it in', "a list of 2"),
+         "nothing, since the daemon fills it in: ['user-1']", "a list of 2"),
         (agent_config(IdleTimeout=0), "spec.AgentConfig.IdleTimeout", "a number above 0", "0"),
         (
             agent_config(ServerMessageURLForRTS="https://cb.example"),
@@ -224,9 +225,9 @@ def test_good_specs_have_no_problem(spec: Any) -> None:
             "nothing",
         ),
         (config() | {"TaskId": "mine"}, "spec.TaskId",
-         'nothing, or "task-1" as the daemon fills it in', '"mine" (string)'),
+         "nothing, since the daemon fills it in", '"mine" (string)'),
         (config() | {"AppId": "other"}, "spec.AppId",
-         f'nothing, or "{APP_ID}" as the daemon fills it in', '"other" (string)'),
+         f"nothing, since the daemon fills it in: {APP_ID}", '"other" (string)'),
     ],
 )  # fmt: skip
 def test_each_rule_speaks_for_itself(spec: Any, path: str, expected: str, found: str) -> None:
@@ -244,7 +245,7 @@ def test_several_mistakes_are_told_at_once() -> None:
         (
             config() | {"UserId": "user-2"},
             "spec.UserId",
-            'nothing, or "user-1" as the daemon fills it in',
+            "nothing, since the daemon fills it in: user-1",
         ),
         (config(BotName="user-1"), "spec.Config.BotName", "another id than the row's user_id"),
         ({}, "spec.Config", "a value, since it is required"),
