@@ -139,6 +139,14 @@ _REGISTERED_CODES: Mapping[int, Verdict] = MappingProxyType(
     dict(_CREATE_CODES) | {AGENT_NOT_FOUND: NotSent}
 )
 
+# The RTC server API has small numbers of its own (docs.zegocloud.com, article 9811): no such room
+# (three codes), no such user, two rate limits, parameters, and the signature.
+_ROOM_CODES: Mapping[int, Verdict] = MappingProxyType(
+    dict(_CODES)
+    | dict.fromkeys((104, 5024, 50001, 50002), Gone)
+    | {7: Throttled, 206: Throttled, 2: Refused, 3: Denied}
+)
+
 _STATUSES = ("IDLE", "LISTENING", "THINKING", "SPEAKING")
 
 
@@ -249,7 +257,7 @@ class Zego:
             query = {"RoomId": agent.room_id, "Mode": "0", "Limit": str(PAGE_SIZE)}
             if marker:
                 query["Marker"] = marker
-            page = _read((yield self._get(LIST_USERS, query, stamp)))
+            page = _read((yield self._get(LIST_USERS, query, stamp)), _ROOM_CODES)
             if not isinstance(page, _Answer):
                 return page
             users, following = _user_ids(page), page.data.get("Marker") or ""
@@ -265,7 +273,7 @@ class Zego:
     def kick(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Remove the agent's user id from its room."""
         query = {"RoomId": agent.room_id, "UserId[]": [agent.name]}
-        return _acknowledged(_read((yield self._get(KICK_OUT, query, stamp))))
+        return _acknowledged(_read((yield self._get(KICK_OUT, query, stamp)), _ROOM_CODES))
 
     def _register(self, template: Spec, stamp: Stamp) -> Conversation:
         """Make the vendor's template equal to ours, whether it knows one of that AgentId or not."""

@@ -413,6 +413,27 @@ def test_error(verb: Verb, kind: type[Outcome], code: int) -> None:
     assert not (isinstance(outcome, Throttled) and outcome.capacity)
 
 
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (104, Gone),
+        (5024, Gone),
+        (50001, Gone),
+        (50002, Gone),
+        (7, Throttled),
+        (206, Throttled),
+        (2, Refused),
+        (3, Denied),
+        (1, Indefinite),
+        (5018, Indefinite),
+    ],
+)
+def test_the_rooms_have_codes_of_their_own(code: int, kind: type[Outcome]) -> None:
+    for verb in Verb:
+        is_about_a_room = verb in {Verb.FIND, Verb.KICK}
+        assert type(outcome_of(verb, answered(code))) is (kind if is_about_a_room else Indefinite)
+
+
 @pytest.mark.parametrize("code", [410000011, 410001025, 410001031])
 def test_too_many_agents(code: int) -> None:
     outcome = outcome_of(Verb.START, answered(code))
