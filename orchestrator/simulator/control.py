@@ -4,7 +4,6 @@ Rule 1: what is wrong with a request is said in JSON, with what was expected; no
 Rule 2: no key is ever shown.
 """
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -17,6 +16,7 @@ from orchestrator.simulator.faults import Fault, Kind
 from orchestrator.simulator.keys import TencentKeys, VolcengineKeys, ZegoKeys
 from orchestrator.simulator.simulation import Simulator
 from orchestrator.simulator.tencent import NUMERIC, STRING
+from orchestrator.simulator.wire import parse_object
 from orchestrator.simulator.world import Agent, RoomKey, User, Vendor, Why
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -223,11 +223,8 @@ def _as_text(value: object) -> str:
 
 
 async def _read_object(request: web.Request) -> Mapping[str, Any]:
-    try:
-        body = json.loads(await request.read())
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
+    body = parse_object(await request.read())
+    if body is None:
         raise _Wrong("the body", "a JSON object")
     return body
 

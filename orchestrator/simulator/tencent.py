@@ -6,7 +6,6 @@ Rule: every answer is HTTP 200 and exactly `application/json`; the code says wha
 """
 
 import hmac
-import json
 import random
 import uuid
 from collections.abc import Sequence
@@ -14,12 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 from orchestrator.providers.signing import TC3_ALGORITHM, Authorization, Unsigned, tc3_signature
+from orchestrator.providers.tokens import verify_user_sig
 from orchestrator.simulator.keys import TencentKeys
 from orchestrator.simulator.pace import Pace
 from orchestrator.simulator.tencent_bodies import BODIES, read_body
 from orchestrator.simulator.times import from_unix
-from orchestrator.simulator.usersig import verify_usersig
-from orchestrator.simulator.wire import Answer, Call, Fields, Refusal, to_json
+from orchestrator.simulator.wire import Answer, Call, Fields, Refusal, parse_object, to_json
 from orchestrator.simulator.world import Agent, Idleness, Room, RoomKey, Vendor, Why, World
 
 VERSION = "2019-07-22"
@@ -129,11 +128,7 @@ class Tencent:
             raise self.throttled(call)
 
     def _read(self, call: Call) -> Fields:
-        try:
-            body = json.loads(call.body)
-        except ValueError:
-            raise Refusal("InvalidParameter", "the body is no JSON") from None
-        fields = read_body(BODIES[call.action], body)
+        fields = read_body(BODIES[call.action], parse_object(call.body))
         call.ids = {
             name: fields[field]
             for name, field in (
@@ -162,9 +157,7 @@ class Tencent:
         call.ids |= {"user_id": user_id, "agent_user_id": agent_user_id}
         if agent_user_id == user_id:
             _refuse("InvalidParameter", "AgentConfig.UserId must differ from TargetUserId")
-        problem = verify_usersig(config["UserSig"], agent_user_id, keys, call.at)
-        if problem is not None:
-            _refuse("InvalidParameter.UserSig", problem)
+        _require_user_sig(config["UserSig"], agent_user_id, keys, call.at)
         kind = STRING if fields.get("RoomIdType", 0) == 1 else NUMERIC
         room = self._world.room(
             RoomKey(Vendor.TENCENT, str(keys.sdk_app_id), fields["RoomId"], kind)
@@ -317,6 +310,17 @@ def _verify_common(call: Call) -> None:
         raise Refusal("MissingParameter", "X-TC-Region is required")
     if region not in REGIONS:
         raise Refusal("UnsupportedRegion", f"no region {region!r}")
+
+
+def _require_user_sig(token: str, user_id: str, keys: TencentKeys, now: datetime) -> None:
+    user_sig = verify_user_sig(token, key=keys.usersig_key)
+    if user_sig is None:
+        _refuse("InvalidParameter.UserSig", "UserSig is malformed or signed with another key")
+    if (user_sig.sdk_app_id, user_sig.user_id) != (keys.sdk_app_id, user_id):
+        _refuse("InvalidParameter.UserSig", "UserSig is of another SdkAppId or user")
+    # One made by a clock that is a little ahead is not valid yet, and let in all the same.
+    if not (user_sig.is_valid_at(now) or user_sig.is_valid_at(now + WINDOW)):
+        _refuse("InvalidParameter.UserSig", "UserSig has expired or is not valid yet")
 
 
 def _refuse(code: str, message: str) -> NoReturn:

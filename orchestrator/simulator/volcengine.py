@@ -6,7 +6,6 @@ Rule: the checks come in the order of the gateway: signature, action, pace, body
 """
 
 import hmac
-import json
 import random
 from collections.abc import Sequence
 from datetime import timedelta
@@ -17,7 +16,15 @@ from orchestrator.providers.signing import V4_ALGORITHM, Authorization, Unsigned
 from orchestrator.simulator.keys import VolcengineKeys
 from orchestrator.simulator.pace import Pace
 from orchestrator.simulator.times import parse_basic
-from orchestrator.simulator.wire import Answer, Call, Fields, Refusal, is_text, to_json
+from orchestrator.simulator.wire import (
+    Answer,
+    Call,
+    Fields,
+    Refusal,
+    is_text,
+    parse_object,
+    to_json,
+)
 from orchestrator.simulator.world import Agent, Idleness, Room, RoomKey, Vendor, Why, World
 
 STARTED_ALREADY = (
@@ -159,11 +166,8 @@ class Volcengine:
     def _read(self, call: Call) -> Fields:
         if not call.body:
             raise Refusal("InvalidParameter.BodyIsEmpty", "the body is empty", 400)
-        try:
-            body = json.loads(call.body)
-        except ValueError:
-            body = None
-        if not isinstance(body, dict):
+        body = parse_object(call.body)
+        if body is None:
             raise Refusal("InvalidParameter.Unmarshal", "the body is no JSON object", 400)
         call.ids = {
             name: body[field]

@@ -92,6 +92,15 @@ def to_json(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def parse_object(body: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that the body is, or None if it is none."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def is_text(value: object, *, longest: int, extra: str) -> bool:
     """Return whether `value` is 1 to `longest` ASCII letters, digits or characters of `extra`."""
     if not isinstance(value, str) or not 0 < len(value) <= longest or not value.isascii():

@@ -6,7 +6,6 @@ Rule: HTTP 200 always; `Code` is the verdict.
 """
 
 import hmac
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from orchestrator.providers.signing import zego_signature
 from orchestrator.simulator.keys import ZegoKeys
 from orchestrator.simulator.pace import Pace
 from orchestrator.simulator.times import from_unix
-from orchestrator.simulator.wire import Answer, Call, Fields, Refusal, to_json
+from orchestrator.simulator.wire import Answer, Call, Fields, Refusal, parse_object, to_json
 from orchestrator.simulator.world import RoomKey, Vendor, World
 from orchestrator.simulator.zego_agents import ZegoAgents
 
@@ -194,11 +193,8 @@ def _given(call: Call, name: str, code_if_empty: str) -> str:
 
 
 def _read(call: Call) -> Fields:
-    try:
-        body = json.loads(call.body)
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
+    body = parse_object(call.body)
+    if body is None:
         raise Refusal("410000004", "the body is no JSON object")
     return {name: value for name, value in body.items() if value is not None}
 
