@@ -27,7 +27,7 @@ from typing import Final, Self, cast
 
 import aiohttp
 import anyio
-from aiohappyeyeballs import AddrInfoType
+from aiohttp import AddrInfoType
 from aiohttp.client_middlewares import ClientHandlerType
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
