@@ -48,9 +48,19 @@ def evolve(row: Row, flight: Flight, settled: Settled, account: Account) -> Step
         last_request_id=outcome.request_id or row.status.last_request_id,
         observed_generation=row.status.generation,
     )
+    flight = _catch_up(row, flight)
     step = _dispatch(replace(row, status=status), flight, settled, account)
     swept = close_idle(step.row, settled.answered_at)
     return Step(row=swept.row, ended=(*step.ended, *swept.ended))
+
+
+def _catch_up(row: Row, flight: Flight) -> Flight:
+    """Return the flight with what its ledger row has learnt meanwhile: a handle is never lost."""
+    for agent in row.agents:
+        if agent.id == flight.agent.id and flight.agent.vendor_task_id is None:
+            known = replace(flight.agent, vendor_task_id=agent.vendor_task_id)
+            return replace(flight, agent=known)
+    return flight
 
 
 def _dispatch(row: Row, flight: Flight, settled: Settled, account: Account) -> Step:

@@ -9,17 +9,19 @@ from orchestrator.core.model import Phase
 _P = Phase
 
 TRANSITIONS: dict[Phase, frozenset[Phase]] = {
-    _P.PENDING: frozenset({_P.STARTING, _P.STOPPED, _P.FAILED}),
+    _P.PENDING: frozenset({_P.STARTING, _P.RUNNING, _P.STOPPING, _P.STOPPED, _P.FAILED}),
     _P.STARTING: frozenset(
         {_P.PENDING, _P.RUNNING, _P.STOPPING, _P.QUARANTINED, _P.STOPPED, _P.FAILED}
     ),
     _P.RUNNING: frozenset({_P.STARTING, _P.STOPPING, _P.PENDING, _P.STOPPED}),
     _P.STOPPING: frozenset({_P.PENDING, _P.STARTING, _P.QUARANTINED, _P.STOPPED, _P.FAILED}),
     _P.QUARANTINED: frozenset({_P.PENDING, _P.STARTING, _P.STOPPING, _P.STOPPED, _P.FAILED}),
-    _P.STOPPED: frozenset({_P.PENDING, _P.STARTING, _P.STOPPING}),
-    _P.FAILED: frozenset({_P.PENDING, _P.STARTING, _P.STOPPING}),
+    _P.STOPPED: frozenset({_P.PENDING, _P.STARTING, _P.STOPPING, _P.FAILED}),
+    _P.FAILED: frozenset({_P.PENDING, _P.STARTING, _P.STOPPING, _P.STOPPED}),
 }
-"""A restart goes back to `pending`; `stopped` to `stopping` is a handle that turned up late."""
+"""A restart goes back to `pending`; it may end before anybody saw it, so `stopped` and `failed` follow
+one another. From a phase in which nothing runs to `running` or `stopping`: a handle that turned up
+late."""
 
 
 def is_allowed(before: Phase, after: Phase) -> bool:
