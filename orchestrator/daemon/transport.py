@@ -331,6 +331,8 @@ def _describe(error: Exception) -> str:
             text = str(error)
         case aiohttp.ClientResponseError() | HttpProcessingError():
             text = error.message
+        case TimeoutError():
+            text = "the deadline passed"
         case OSError(strerror=str(reason)):
             text = reason.partition(" for ")[0]
         case _:

@@ -19,7 +19,7 @@ from anyio.streams.tls import TLSListener
 from orchestrator.clock import boot_ns
 from orchestrator.core.model import WorkClass
 from orchestrator.core.outcome import Indefinite, NotSent
-from orchestrator.daemon.transport import POOLS, Pool, Transport, _open_socket
+from orchestrator.daemon.transport import POOLS, Pool, Transport, _Attempt, _open_socket
 from orchestrator.providers.base import Request, Response
 
 pytestmark = pytest.mark.anyio
@@ -353,6 +353,23 @@ async def test_passed_deadline_opens_no_connection() -> None:
     assert reply.code == "DeadlinePassed"
 
 
+async def test_deadline_that_passes_while_connecting_sends_nothing() -> None:
+    # As when the host sleeps during the handshake: the timer is late, the clock is not.
+    seen: list[bytes] = []
+
+    async def record(stream: ByteStream) -> None:
+        seen.append(await read_request(stream))
+
+    async with vendor(record) as served, open_transport() as transport:
+        attempt = _Attempt(deadline_ns=boot_ns())
+        with pytest.raises(TimeoutError):
+            await transport._exchange(served.request(), WorkClass.START, attempt)
+        assert not attempt.has_begun
+        verdict = await transport._judge(attempt, TimeoutError())
+    assert verdict == NotSent(code="ConnectTimeout", message="the deadline passed")
+    assert seen in ([], [b""])
+
+
 # What nobody knows
 
 
@@ -432,7 +449,7 @@ async def test_timeout_resets_the_connection_and_says_when() -> None:
         reply = await send(transport, served.request(), within_s=SHORT_S)
         with anyio.fail_after(LONG_S):
             await over.wait()
-    assert reply == Indefinite(code="Timeout", message="TimeoutError", reset_at=NOW)
+    assert reply == Indefinite(code="Timeout", message="the deadline passed", reset_at=NOW)
     assert isinstance(ended[0], ConnectionResetError)
 
 
@@ -569,6 +586,18 @@ async def test_sockets_are_opened_to_die_with_their_bytes() -> None:
     with opened:
         linger = struct.unpack("ii", opened.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
     assert linger == (1, 0)
+
+
+# What is told
+
+
+@pytest.mark.parametrize("handler", [reset, answering(b"what?\r\n"), answering_once(b"")])
+async def test_no_message_shows_the_query_which_may_hold_a_signature(handler: Handler) -> None:
+    async with vendor(handler) as served, open_transport() as transport:
+        reply = await send(transport, served.request(path="/?Signature=abcdef"))
+    assert isinstance(reply, Indefinite)
+    assert "abcdef" not in reply.message
+    assert len(reply.message) <= 300
 
 
 # The vendor's clock
