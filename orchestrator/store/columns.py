@@ -165,11 +165,6 @@ def session_user() -> ColumnElement[str]:
     return _PerDialect("'sqlite'", "SESSION_USER", Text())
 
 
-def next_position() -> ColumnElement[int]:
-    """Return the next `agent_command.position`; on SQLite a trigger takes the rowid for it."""
-    return _PerDialect("0", "nextval('agent_command_position'::regclass)", BigInt)
-
-
 def empty_object() -> ColumnElement[Any]:
     """Return `{}`."""
     return _PerDialect("'{}'", "'{}'::jsonb", Json())
@@ -211,7 +206,7 @@ def check_time(table: str, column: str) -> CheckConstraint:
         f"{column} IS NULL OR (typeof({column}) = 'text' AND datetime({column}) IS NOT NULL "
         f"AND length({column}) >= 16 "
         f"AND substr({column}, 1, 10) IS date(substr({column}, 1, 10), '+0 days') "
-        f"AND substr({column}, 1, 4) BETWEEN '0002' AND '9998')"
+        f"AND substr({column}, 12, 2) < '24' AND substr({column}, 1, 4) BETWEEN '0002' AND '9998')"
     )
     postgres = f"{column} >= '0002-01-01 00:00:00+00' AND {column} < '9999-01-01 00:00:00+00'"
     return _check(f"{table}_{column}_is_time", sqlite, postgres)

@@ -8,7 +8,7 @@ Rule 1: stops and listening have pools of their own, which no other work uses.
 Rule 2: no message holds the URL, which may hold a password.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar, TypeVarTuple
 
 import asyncpg
@@ -139,8 +139,10 @@ def _transact_lazily(
         return operation(connection, *args)
 
 
-def create_postgres_engine(url: URL, schema: str, pool_size: int) -> AsyncEngine:
-    """Return an engine whose sessions have our limits and see `schema` first."""
+def create_postgres_engine(
+    url: URL, schema: str, pool_size: int, session: Mapping[str, str] = SESSION
+) -> AsyncEngine:
+    """Return an engine whose sessions have these settings and see only `schema`."""
     quoted = schema.replace('"', '""')
     engine = create_async_engine(
         _driver_url(url),
@@ -153,7 +155,7 @@ def create_postgres_engine(url: URL, schema: str, pool_size: int) -> AsyncEngine
             "timeout": CONNECT_TIMEOUT_S,
             "command_timeout": REPLY_TIMEOUT_S,
             "prepared_statement_cache_size": 512,
-            "server_settings": {**SESSION, "search_path": f'"{quoted}"'},
+            "server_settings": {**session, "search_path": f'"{quoted}"'},
         },
     )
     event.listen(engine.sync_engine, "connect", _set_durability)

@@ -33,7 +33,7 @@ from orchestrator.store.wishes import (
     task_owner,
 )
 
-REVISION: Final = "0001"
+REVISION: Final = "0003"
 """The newest migration that this version knows; revisions are numbers and only count up."""
 
 __all__ = [

@@ -1,0 +1,9 @@
+-- No view depends on another.
+
+DROP VIEW task_overview;
+DROP VIEW task_explain;
+DROP VIEW task_history;
+DROP VIEW orphan_overview;
+DROP VIEW listening_lane;
+DROP VIEW account_health;
+DROP VIEW convergence;

@@ -1,0 +1,1 @@
+"""One file for each revision; revisions are numbers that only count up."""

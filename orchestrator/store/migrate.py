@@ -1,0 +1,166 @@
+"""Brings a database to the schema that this version knows, and tells whether it is there.
+
+Rule 1: one at a time. Whoever migrates holds an advisory lock (Postgres) or the write lock
+(SQLite) in the same transaction, so that a migration happens whole or not at all.
+Rule 2: a schema that is newer than this version is left alone.
+"""
+
+import os
+from importlib.resources import files
+from io import StringIO
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from anyio import to_thread
+from sqlalchemy import inspect, text
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import DBAPIError
+
+from orchestrator.errors import SchemaError
+from orchestrator.store.engine import Database, DatabaseAway, DialectName, sqlite_path
+from orchestrator.store.schema import REVISION
+from orchestrator.store.sqlite import begin_immediate, create_sqlite_engine, driver_of
+
+VERSION_TABLE: Final = "orchestrator_version"
+SQLITE_MODE: Final = 0o660
+"""Applications in the daemon's group write the same file."""
+
+_LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('orchestrator ' || :schema, 0))")
+_SCHEMA_EXISTS: Final = text("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = :schema)")
+_PATIENT: Final = {
+    "application_name": "orchestrator migrate",
+    "timezone": "UTC",
+    "lock_timeout": "60s",
+    "statement_timeout": "0",
+}
+"""Unlike the daemon's sessions, a migration may take its time."""
+
+
+async def upgrade(database_url: str, *, schema: str = "public", revision: str = REVISION) -> None:
+    """Migrate the database to the newest schema, or to another revision, forwards or back.
+
+    Creates the SQLite file (mode 0660) or the Postgres schema if there is none. Raises SchemaError
+    if the database is newer than this version, and DatabaseAway if it cannot be reached.
+    """
+    if make_url(database_url).get_backend_name() == "sqlite":
+        await to_thread.run_sync(_upgrade_sqlite, sqlite_path(database_url), revision)
+    else:
+        await _upgrade_postgres(database_url, schema, revision)
+
+
+def sql(dialect: DialectName, *, schema: str = "public") -> str:
+    """Return the SQL that makes the newest schema in an empty database, as one transaction."""
+    printed = StringIO()
+    config = _config(printed)
+    config.attributes["dialect"] = dialect
+    config.attributes["schema"] = _schema_statements(schema) if dialect == "postgresql" else ()
+    command.upgrade(config, REVISION, sql=True)
+    return printed.getvalue()
+
+
+async def check_version(database: Database) -> None:
+    """Raise SchemaError, saying what to do, unless the database has the schema of this version."""
+    found = await database.read(read_revision)
+    if found is None:
+        message = "the database has no tables of orchestrator: run `orchestrator migrate`"
+        raise SchemaError(message)
+    if int(found) < int(REVISION):
+        message = (
+            f"the database's schema is {found}, older than {REVISION}: run `orchestrator migrate`"
+        )
+        raise SchemaError(message)
+    if int(found) > int(REVISION):
+        raise SchemaError(_newer(found))
+
+
+def read_revision(connection: Connection) -> str | None:
+    """Return the database's revision, or None if it was never migrated."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 - a constant
+    revision: str | None = found.scalar_one_or_none()
+    return revision
+
+
+def _newer(found: str) -> str:
+    return f"the database's schema is {found}, newer than {REVISION}: upgrade orchestrator"
+
+
+def _upgrade_sqlite(path: Path, revision: str) -> None:
+    _create_file(path)
+    engine = create_sqlite_engine(path)
+    with engine.connect() as connection:
+        driver = driver_of(connection)
+        begin_immediate(driver, path)
+        try:
+            _run(connection, revision)
+            driver.execute("COMMIT")
+        except BaseException:
+            driver.execute("ROLLBACK")
+            raise
+
+
+def _create_file(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, SQLITE_MODE)
+    except FileExistsError:
+        return
+    except OSError as error:
+        message = f"cannot create the database: {error}"
+        raise DatabaseAway(message) from error
+    os.fchmod(descriptor, SQLITE_MODE)  # whatever the umask says
+    os.close(descriptor)
+
+
+async def _upgrade_postgres(database_url: str, schema: str, revision: str) -> None:
+    from orchestrator.store.postgres import create_postgres_engine  # noqa: PLC0415 - asyncpg's cost
+
+    engine = create_postgres_engine(make_url(database_url), schema, 1, session=_PATIENT)
+    try:
+        async with engine.begin() as connection:
+            await connection.execute(_LOCK, {"schema": schema})
+            if not (await connection.execute(_SCHEMA_EXISTS, {"schema": schema})).scalar_one():
+                await connection.exec_driver_sql(f"CREATE SCHEMA {_quoted(schema)}")
+            await connection.exec_driver_sql(f"SET LOCAL search_path TO {_quoted(schema)}, pg_temp")
+            await connection.run_sync(_run, revision)
+    except (OSError, DBAPIError) as error:
+        if isinstance(error, DBAPIError) and not error.connection_invalidated:
+            raise
+        message = f"cannot migrate: {error}"
+        raise DatabaseAway(message) from error
+    finally:
+        await engine.dispose()
+
+
+def _run(connection: Connection, revision: str) -> None:
+    """Run the migrations between where the database is and `revision`."""
+    found = read_revision(connection)
+    if found is not None and int(found) > int(REVISION):
+        raise SchemaError(_newer(found))
+    config = _config()
+    config.attributes["connection"] = connection
+    if found is None or int(revision) > int(found):
+        command.upgrade(config, revision)
+    else:
+        command.downgrade(config, revision)
+
+
+def _config(printed: StringIO | None = None) -> Config:
+    config = Config(output_buffer=printed, stdout=StringIO())
+    location = str(files("migrations")).replace("%", "%%")
+    config.set_main_option("script_location", location)
+    return config
+
+
+def _schema_statements(schema: str) -> tuple[str, ...]:
+    search_path = f"SET LOCAL search_path TO {_quoted(schema)}, pg_temp"
+    if schema == "public":
+        return (search_path,)
+    return (f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}", search_path)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
