@@ -185,7 +185,7 @@ class World:
             self.schedule(now + timedelta(milliseconds=delay), partial(self._join, agent))
         else:
             self._join(agent, now)
-        self._review(agent.room, now)
+        self._review_agent(agent, now)
 
     def knows(self, agent: Agent, now: datetime) -> bool:
         """Return whether the agent runs and the vendor has noticed."""
@@ -203,8 +203,7 @@ class World:
         agent.in_room = False
         del agent.room.agents[agent.number]
         self._tell(Happened.ENDED, agent, now)
-        if agent.room.agents:
-            self._review(agent.room, now)
+        self._review_company(agent.room, now)
 
     def user(self, room: Room, user_id: str) -> User:
         """Return the user, who is where the switches say if nobody said otherwise."""
@@ -258,20 +257,28 @@ class World:
         agent.joined_at = now
         agent.in_room = True
         self._tell(Happened.JOINED, agent, now)
-        self._review(agent.room, now)
+        self._review_company(agent.room, now)
 
     def _tell(self, happened: Happened, agent: Agent, now: datetime) -> None:
         for listener in self._listeners:
             listener(happened, agent, now)
 
+    def _review_company(self, room: Room, now: datetime) -> None:
+        """Look at the others when an agent comes or goes, where that matters to them."""
+        if self.switches.tencent_agents_publish:
+            self._review(room, now)
+
     def _review(self, room: Room, now: datetime) -> None:
-        """Start and stop the idle clocks of the room's agents."""
         for agent in room.agents.values():
-            if not self._is_idle(agent):
-                agent.idle_since = None
-            elif agent.idle_since is None:
-                agent.idle_since = now
-                self.schedule(now + agent.idle_limit, partial(self._end_if_idle, agent))
+            self._review_agent(agent, now)
+
+    def _review_agent(self, agent: Agent, now: datetime) -> None:
+        """Start or stop the agent's idle clock."""
+        if not agent.is_live or not self._is_idle(agent):
+            agent.idle_since = None
+        elif agent.idle_since is None:
+            agent.idle_since = now
+            self.schedule(now + agent.idle_limit, partial(self._end_if_idle, agent))
 
     def _end_if_idle(self, agent: Agent, now: datetime) -> None:
         # The clock may have been stopped and started again since this was scheduled.

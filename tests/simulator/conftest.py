@@ -1,7 +1,7 @@
 """A simulator whose clock the test moves, and one caller per vendor that signs as a client does."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -251,13 +251,5 @@ class World:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def world() -> World:
     return World()
-
-
-Ask = Callable[..., tuple[int, str, dict[str, Any]]]
