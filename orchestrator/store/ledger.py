@@ -7,7 +7,17 @@ never overwritten.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, case, insert, null, select, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    bindparam,
+    case,
+    func,
+    insert,
+    null,
+    select,
+    update,
+)
 
 from orchestrator.core.model import Agent, Task
 from orchestrator.store.codec import AGENT_COLUMNS, from_agent, to_agent
@@ -22,6 +32,11 @@ _READ_AGENTS = (
     .order_by(vendor_agent.c.announced_at, vendor_agent.c.id)
 )
 
+_LAST = (
+    select(vendor_agent.c.task_id, func.max(vendor_agent.c.incarnation))
+    .where(one_of(vendor_agent.c.task_id, "ids"))
+    .group_by(vendor_agent.c.task_id)
+)
 _TAKEN = select(vendor_agent.c.name, vendor_agent.c.room_id).where(
     vendor_agent.c.account == bindparam("account"),
     vendor_agent.c.name == bindparam("name"),
@@ -73,6 +88,13 @@ def read_agents(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[A
     for row in connection.execute(_READ_AGENTS, {"ids": ids}):
         agents[row[0]] = (*agents.get(row[0], ()), to_agent(row[1:]))
     return agents
+
+
+def last_incarnations(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Return the highest incarnation that the ledger knows of each of these tasks."""
+    if not ids:
+        return {}
+    return {row[0]: row[1] for row in connection.execute(_LAST, {"ids": ids})}
 
 
 def rooms_of_agent_user(connection: Connection, task: Task, name: str) -> list[str]:

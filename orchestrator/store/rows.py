@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, insert, select, update
 
-from orchestrator.core.model import Change, Status
+from orchestrator.core.model import Change, Status, What
 from orchestrator.store.codec import (
     STATUS_COLUMNS,
     TASK_COLUMNS,
@@ -43,9 +43,7 @@ _LOCK = lock_rows(
     .order_by(agent_status.c.task_id),
     of=agent_status,
 )
-_READ_STATUS = select(*_STATUS, agent_status.c.lease_owner).where(
-    one_of(agent_status.c.task_id, _IDS)
-)
+_READ_STATUS = select(*_STATUS).where(one_of(agent_status.c.task_id, _IDS))
 _READ_TASKS = (
     select(*_TASK, task_owner.c.heartbeat_timeout_s, task_owner.c.heartbeat_at)
     .select_from(agent_task.outerjoin(task_owner, task_owner.c.name == agent_task.c.owner))
@@ -72,7 +70,7 @@ def lock(connection: Connection, ids: Sequence[str], now: datetime) -> list[str]
 
 
 def read_statuses(connection: Connection, ids: Sequence[str]) -> list[Sequence[Any]]:
-    """Return status rows for `codec.to_status`, each followed by its lease owner."""
+    """Return status rows for `codec.to_status`."""
     return list(connection.execute(_READ_STATUS, {_IDS: ids}))
 
 
@@ -158,6 +156,23 @@ def make_statuses(connection: Connection, statuses: Iterable[Status]) -> None:
         connection.execute(make, rows)
 
 
+def restore(connection: Connection, ids: Sequence[str], now: datetime) -> None:
+    """Make statuses for tasks that have changes and none, and drop the changes of tasks long gone.
+
+    A task that was inserted again in the moment in which its old status was forgotten has none.
+    """
+    if not ids:
+        return
+    tasks = {row[0]: row for row in read_tasks(connection, ids)}
+    fresh = [
+        Status(task_id=id_, account=row[1], room_id=row[2], user_id=row[3], phase_since=now)
+        for id_, row in tasks.items()
+    ]
+    make_statuses(connection, fresh)
+    changes = read_changes(connection, [id_ for id_ in ids if id_ not in tasks])
+    take_changes(connection, [change for some in changes.values() for change in some])
+
+
 def forget(connection: Connection, ids: Sequence[str]) -> None:
     """Delete the statuses of deleted tasks whose agents are all proven gone."""
     if ids:
@@ -171,9 +186,9 @@ def take_changes(connection: Connection, changes: Iterable[Change]) -> None:
         connection.execute(_TAKE_CHANGES, rows)
 
 
-def tell(connection: Connection, task_id: str, what: str, actor: str) -> None:
+def tell(connection: Connection, task_id: str, what: What, actor: str) -> None:
     """Write a change of our own, so that the row is looked at again whoever holds it."""
-    values = {"task_id": task_id, "what": what, "urgent": False, "actor": actor}
+    values = {"task_id": task_id, "what": what.value, "urgent": False, "actor": actor}
     connection.execute(insert(task_change), values)
 
 

@@ -1,0 +1,122 @@
+"""What this daemon knows of its accounts: keys, configuration, breakers, clocks.
+
+Everything here is in memory and may be lost; what must not be is in `account_state`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from statistics import median_low
+from typing import Final
+from urllib.parse import urlsplit
+
+from orchestrator.core.breaker import Breaker
+from orchestrator.core.model import Account
+from orchestrator.core.outcome import Outcome
+from orchestrator.providers.base import Provider
+from orchestrator.store.accounts import Standing
+
+OFFSETS_KEPT: Final = 9
+"""A vendor's `Date` has whole seconds and its way takes time: the median of a few is enough."""
+PROBE_WITHIN: Final = timedelta(seconds=15)
+"""How long a probe may take before another start is let through."""
+DENIED_RETRY: Final = timedelta(seconds=60)
+"""How often one start is tried while a vendor denies an account."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountRuntime:
+    """One configured account, ready to be used."""
+
+    provider: Provider
+    account: Account
+    limits: Mapping[str, int]
+    """Calls per second for each of the vendor's actions; 0: no limit."""
+    call_timeout: timedelta
+    max_agents: int | None
+    """Agents at a time; null: no limit of ours."""
+
+    @property
+    def host(self) -> str:
+        """The vendor's host (with its port, if the URL has one)."""
+        endpoint: str = json.loads(self.provider.site)["endpoint"]
+        return urlsplit(endpoint).netloc
+
+
+class Book:
+    """The accounts of this daemon, by the name that rows use."""
+
+    def __init__(self, runtimes: Mapping[str, AccountRuntime]) -> None:
+        self.runtimes = dict(runtimes)
+        self._breakers: dict[str, Breaker] = {}
+        self._offsets: dict[str, list[timedelta]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the accounts."""
+        return sorted(self.runtimes)
+
+    def account(self, name: str, standing: Standing | None, amnesty_at: datetime | None) -> Account:
+        """Return the account as a decision has to see it now; how full it is comes from the claim.
+
+        A denied account whose probe is due, or a breaker whose time is over, holds nothing back
+        here: it is the claim that lets one start through and then closes the gate behind it.
+        """
+        account = replace(
+            self.runtimes[name].account,
+            circuit_open_until=self.breaker(name).open_until,
+            amnesty_at=amnesty_at,
+        )
+        if standing is None:
+            return account
+        return replace(
+            account,
+            paused=standing.paused,
+            frozen=standing.frozen,
+            denied_until=_denied_until(standing),
+            backdated=account.backdated and not standing.undated,
+        )
+
+    def max_agents(self, name: str, standing: Standing | None) -> int | None:
+        """Return how many agents may live at a time: the operator's word, else the file's."""
+        if standing is not None and standing.max_agents is not None:
+            return standing.max_agents
+        return self.runtimes[name].max_agents
+
+    def breaker(self, name: str) -> Breaker:
+        """Return the circuit breaker of an account."""
+        return self._breakers.get(name, Breaker())
+
+    def record(self, name: str, outcome: Outcome, at: datetime) -> tuple[Breaker, Breaker]:
+        """Tell the breaker how a call went; return it before and after."""
+        before = self.breaker(name)
+        after = self._breakers[name] = before.record(outcome, at)
+        return before, after
+
+    def hold_probe(self, name: str, now: datetime) -> None:
+        """Let no other start through while the breaker's probe is on its way."""
+        breaker = self.breaker(name)
+        if breaker.is_open:
+            self._breakers[name] = replace(breaker, open_until=now + PROBE_WITHIN)
+
+    def note_offset(self, host: str, offset: timedelta) -> None:
+        """Remember by how much a vendor's clock is ahead of the database's."""
+        kept = self._offsets.setdefault(host, [])
+        kept.append(offset)
+        del kept[:-OFFSETS_KEPT]
+
+    def offset(self, name: str) -> timedelta:
+        """Return by how much the vendor's clock is ahead of the database's, as far as is known."""
+        kept = self._offsets.get(self.runtimes[name].host)
+        return median_low(kept) if kept else timedelta(0)
+
+
+def _denied_until(standing: Standing) -> datetime | None:
+    if standing.denied_code is None:
+        return None
+    if standing.retry_at is not None and standing.denied_since is not None:
+        asked = standing.retry_at > standing.denied_since
+        if asked and (standing.probe_at is None or standing.retry_at < standing.probe_at):
+            return standing.retry_at
+    return standing.probe_at

@@ -1,0 +1,363 @@
+"""Claim, decide, announce: one short transaction for many rows, and nothing is sent in it.
+
+Rows are locked first and read after. Changes are absorbed, deadlines applied, decisions made; what
+is decided is written as an intent with its ledger row, under a lease and a new fence. After the
+commit the orders may be carried out; before it nothing has left this process.
+
+Rule 1: nothing here waits but for the database.
+Rule 2: a row that cannot be read, or whose spec is wrong, fails alone; its batch goes on.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, assert_never
+
+from sqlalchemy import Connection
+
+from orchestrator.clock import Anchor, boot_ns
+from orchestrator.core.action import Call, Flight, Forget, Wait
+from orchestrator.core.announce import abandon, announce
+from orchestrator.core.arrange import arrange, lease, park
+from orchestrator.core.deadline import lapse
+from orchestrator.core.decide import decide
+from orchestrator.core.incarnation import fail, supersede
+from orchestrator.core.model import (
+    Account,
+    Agent,
+    EndReason,
+    Row,
+    Step,
+    Verb,
+    WaitingFor,
+    WorkClass,
+)
+from orchestrator.core.wishes import absorb
+from orchestrator.daemon import preflight
+from orchestrator.daemon.book import DENIED_RETRY, PROBE_WITHIN, Book
+from orchestrator.daemon.limiter import Ticket
+from orchestrator.daemon.preflight import Changed, Unfit
+from orchestrator.daemon.stranger import account_name, estrange
+from orchestrator.store import accounts, rows
+from orchestrator.store.draft import Draft
+from orchestrator.store.engine import now as database_now
+from orchestrator.store.queue import Queue
+from orchestrator.store.reading import UNREAD, Read, read
+
+DECIDE_NS_MAX: Final = 5_000_000
+"""Deciding holds the rows' locks, so it ends after 5 ms; what is left stays untouched."""
+
+Tickets = Mapping[tuple[str, Verb], list[Ticket]]
+"""Tickets drawn for the calls of an account. A pair that is not there needs none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What a claim works with besides the database."""
+
+    daemon_id: str
+    daemon_name: str
+    lease: timedelta
+    book: Book
+    secrets: Mapping[str, str] = field(repr=False)
+    draw_name: Callable[[], str]
+    redact: Callable[[str], str]
+    amnesty_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """The rows that a pass wants to claim."""
+
+    ids: Sequence[str]
+    without_status: Sequence[str] = ()
+    """Tasks with changes whose status is not there (any more)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An announced call, to be carried out after the commit."""
+
+    row: Row
+    flight: Flight
+    account: Account
+    spec: Any
+    """Of a start, as the application wrote it; else null."""
+    ticket: Ticket | None
+    anchor: Anchor
+    lease_ends_ns: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Claimed:
+    """What a claim did."""
+
+    orders: list[Order] = field(default_factory=list)
+    written: int = 0
+    """Rows that are not as they were. While there are any, there may be more to do."""
+    queues: set[Queue] = field(default_factory=set)
+    """Queues in which rows were parked."""
+
+
+def claim(
+    connection: Connection,
+    desk: Desk,
+    wanted: Wanted,
+    tickets: Tickets,
+    room: dict[WorkClass, int],
+) -> Claimed:
+    """Claim as many of these rows as can be acted on.
+
+    Takes what it uses out of `tickets`, and out of `room`, the calls that each class may still
+    have in flight.
+    """
+    before_ns = boot_ns()
+    now = database_now(connection)
+    anchor = Anchor(then=now, before_ns=before_ns, after_ns=boot_ns())
+    rows.restore(connection, wanted.without_status, now)
+    found = read(connection, rows.lock(connection, wanted.ids, now), now)
+    work = _Claim(connection, desk, tickets, room, anchor)
+    work.claimed.written = len(wanted.without_status)
+    if found:
+        work.run(found)
+    return work.claimed
+
+
+class _Claim:
+    """One claim: what it may use, and all that it will write."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        desk: Desk,
+        tickets: Tickets,
+        room: dict[WorkClass, int],
+        anchor: Anchor,
+    ) -> None:
+        self.connection = connection
+        self.desk = desk
+        self.tickets = tickets
+        self.room = room
+        self.anchor = anchor
+        self.now = anchor.then
+        self.draft = Draft(now=self.now)
+        self.claimed = Claimed()
+        self.standings = accounts.read_standings(connection)
+        self.accounts = {name: self._see(name) for name in desk.book.names}
+        self.free: dict[str, int] = {}
+
+    def run(self, found: Sequence[Read]) -> None:
+        """Decide about each row, as many as time allows, and write what came of it."""
+        self._lock_accounts(found)
+        until_ns = boot_ns() + DECIDE_NS_MAX
+        for one in found:
+            self._take(one)
+            if boot_ns() > until_ns:
+                break
+        self.draft.write(self.connection)
+        self.claimed.written += len(self.draft.held) + len(self.draft.forgotten)
+
+    # --- accounts ---
+
+    def _see(self, name: str) -> Account:
+        return self.desk.book.account(name, self.standings.get(name), self.desk.amnesty_at)
+
+    def _lock_accounts(self, found: Sequence[Read]) -> None:
+        """Let no other claim count or look for the same place at the same time.
+
+        Only accounts whose places are few need it: `max_agents`, one row a user, chosen ids.
+        """
+        names = {name for one in found if (name := self._crowded(one)) is not None}
+        accounts.lock_states(self.connection, sorted(names))
+        live = accounts.count_live(self.connection, sorted(names))
+        for name in names:
+            most = self.desk.book.max_agents(name, self.standings.get(name))
+            if most is not None:
+                self._set_free(name, most - live.get(name, 0))
+
+    def _crowded(self, one: Read) -> str | None:
+        task = one.row.task
+        if task is None or one.spec is UNREAD or task.account not in self.accounts:
+            return None
+        provider = self.desk.book.runtimes[task.account].provider
+        limited = self.desk.book.max_agents(task.account, self.standings.get(task.account))
+        if limited is None and not preflight.needs_account_lock(provider, one.spec):
+            return None
+        return task.account
+
+    def _set_free(self, name: str, free: int) -> None:
+        self.free[name] = free
+        self.accounts[name] = replace(self.accounts[name], has_room=free > 0)
+
+    # --- one row ---
+
+    def _take(self, one: Read) -> None:
+        """Bring one row up to date, and do the next thing for it."""
+        step = absorb(abandon(one.row), one.changes, self.now)
+        if one.unreadable:
+            step = _then(step, fail(step.row, "Unreadable", one.unreadable, self.now))
+        name = account_name(step.row)
+        account = self.accounts.get(name)
+        if account is None:
+            self._hold(one, estrange(step, name, self.now))
+            return
+        step = _then(step, lapse(step.row, account, self.now))
+        match decide(step.row, account, self.now):
+            case Forget():
+                self._forget(one, step)
+            case Wait():
+                self._rest(one, step)
+            case Call() as call:
+                self._call(one, step, call, account)
+            case other:
+                assert_never(other)
+
+    def _call(self, one: Read, step: Step, call: Call, account: Account) -> None:
+        if self.room[call.work_class] <= 0:
+            return  # untouched: it stays due, and a place will be free soon
+        ticket: Ticket | None = None
+        drawn = self.tickets.get((account.name, call.verb))
+        if drawn is not None:
+            if not drawn:
+                self._park(one, step, call, account)
+                return
+            ticket = drawn[0]
+        agent = call.agent
+        if call.verb is Verb.START:
+            checked = self._check_start(one, step, call)
+            if not isinstance(checked, Agent):
+                self._rest(one, checked)
+                return
+            agent = checked
+        assert agent is not None  # noqa: S101 - only a start may come without a ledger row
+        if drawn:
+            drawn.pop(0)
+        self._announce(one, step, replace(call, agent=agent), agent, account, ticket)
+
+    def _check_start(self, one: Read, step: Step, call: Call) -> Agent | Step:
+        """Return the ledger row to announce, or the row as it is without a start."""
+        task = step.row.task
+        if task is None or one.spec is UNREAD:
+            return step  # due at once: the next pass reads the spec
+        start = preflight.Start(
+            row=step.row,
+            task=task,
+            agent=call.agent,
+            spec=one.spec,
+            provider=self.desk.book.runtimes[task.account].provider,
+            name=self.desk.draw_name(),
+        )
+        match preflight.check(self.connection, start, self.desk.secrets, self.now):
+            case Agent() as agent:
+                return agent
+            case Unfit(reason=reason, message=message):
+                said = self.desk.redact(message)
+                return _then(step, fail(step.row, reason, said, self.now))
+            case Changed():
+                asked_at = step.row.status.asked_at or self.now
+                renewed = supersede(
+                    step.row,
+                    EndReason.SUPERSEDED,
+                    self.now,
+                    asked_at=asked_at,
+                    start_by_holds=step.row.status.start_by_holds,
+                )
+                return _then(step, renewed)
+
+    def _announce(
+        self,
+        one: Read,
+        step: Step,
+        call: Call,
+        agent: Agent,
+        account: Account,
+        ticket: Ticket | None,
+    ) -> None:
+        row, flight = announce(step.row, call, agent, account, self.now)
+        until = self.now + self.desk.lease
+        row = lease(row, until, account, self.now)
+        self._record(one, replace(step, row=row), lease_until=until)
+        self.room[call.work_class] -= 1
+        if call.verb is Verb.START:
+            self._note_start(account, is_new=call.agent is None or agent.is_idle)
+        self.claimed.orders.append(
+            Order(
+                row=row,
+                flight=flight,
+                account=account,
+                spec=one.spec if call.verb is Verb.START else None,
+                ticket=ticket,
+                anchor=self.anchor,
+                lease_ends_ns=self.anchor.surely_before_ns(until),
+            )
+        )
+
+    def _note_start(self, account: Account, *, is_new: bool) -> None:
+        """Close the gate behind a start: one fewer place, and one probe is enough."""
+        name = account.name
+        if is_new and name in self.free:
+            self._set_free(name, self.free[name] - 1)
+        standing = self.standings.get(name)
+        if standing is not None and standing.denied_code is not None:
+            until = self.now + DENIED_RETRY
+            accounts.move_probe(self.connection, name, self.now, until)
+            self.accounts[name] = replace(self.accounts[name], denied_until=until)
+        if account.circuit_open_until is not None:
+            self.desk.book.hold_probe(name, self.now)
+            until = self.now + PROBE_WITHIN
+            self.accounts[name] = replace(self.accounts[name], circuit_open_until=until)
+
+    # --- what becomes of a row that is not called about ---
+
+    def _rest(self, one: Read, step: Step) -> None:
+        name = account_name(step.row)
+        account = self.accounts.get(name)
+        if account is None:
+            self._hold(one, estrange(step, name, self.now))
+            return
+        self._hold(one, replace(step, row=arrange(step.row, account, self.now)))
+
+    def _park(self, one: Read, step: Step, call: Call, account: Account) -> None:
+        row = park(step.row, call, WaitingFor.RATE_LIMIT, account, self.now)
+        self._hold(one, replace(step, row=row))
+
+    def _hold(self, one: Read, step: Step) -> None:
+        status = step.row.status
+        if status.parked_class is not None and status.parked_verb is not None:
+            queue = Queue(account_name(step.row), status.parked_class, status.parked_verb)
+            self.claimed.queues.add(queue)
+        self._record(one, step)
+
+    def _record(self, one: Read, step: Step, lease_until: datetime | None = None) -> None:
+        self.draft.taken.extend(one.changes)
+        self.draft.ledger(one.row.agents, step.row, step.ended)
+        owner = None if lease_until is None else self.desk.daemon_id
+        self.draft.hold(step.row, owner, lease_until)
+        self._tell(one, step)
+
+    def _forget(self, one: Read, step: Step) -> None:
+        self.draft.taken.extend(one.changes)
+        self.draft.ledger(one.row.agents, step.row, step.ended)
+        self.draft.forgotten.append(step.row.status.task_id)
+        self._tell(one, step)
+
+    def _tell(self, one: Read, step: Step) -> None:
+        """Say who wished what, and what time or a mistake in the row did without a call."""
+        for change in one.changes:
+            self.draft.tell("wish", step.row, actor=change.actor, action=change.what.value)
+        before, after = one.row.status.phase, step.row.status.phase
+        if before is not after:
+            status = step.row.status
+            self.draft.tell(
+                "phase",
+                step.row,
+                actor=self.desk.daemon_name,
+                code=status.reason,
+                message=status.message or status.end_reason,
+                phase_before=before.value,
+            )
+
+
+def _then(step: Step, after: Step) -> Step:
+    """Return two steps as one."""
+    return Step(row=after.row, ended=(*step.ended, *after.ended))

@@ -1,0 +1,102 @@
+"""What a start must pass before it is announced: the spec, the names, the neighbours.
+
+No call is spent on a start that the vendor would refuse, or that would hit somebody else's agent.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from hashlib import blake2s
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from orchestrator.core.announce import Draw, new_agent
+from orchestrator.core.model import Agent, Row, Task
+from orchestrator.providers.base import Problem, Provider, Spec
+from orchestrator.providers.spec import resolve_secrets
+from orchestrator.store import ledger
+
+PROBLEMS_SHOWN: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfit:
+    """Why a start will not be sent, as `agent_status.reason` and `message` say it."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """The start would not be the same as the one whose outcome is unknown: a secret changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """A start as it was written: for whom, with what, by which account."""
+
+    row: Row
+    task: Task
+    agent: Agent | None
+    """The ledger row that is sent again; null: a new one."""
+    spec: Any
+    provider: Provider
+    name: str
+    """Drawn for a new ledger row."""
+
+
+def check(
+    connection: Connection, start: Start, secrets: Mapping[str, str], now: datetime
+) -> Agent | Unfit | Changed:
+    """Return the ledger row to announce, or why not."""
+    if not isinstance(start.spec, dict):
+        return Unfit(reason="InvalidSpec", message="spec: expected a JSON object")
+    spec, unknown = resolve_secrets(start.spec, secrets)
+    if unknown:
+        return _unfit("UnknownSecret", unknown)
+    agent = start.agent or _draw(start, spec, now)
+    problems = start.provider.problems(agent, spec)
+    if problems:
+        return _unfit("InvalidSpec", problems)
+    digest = blake2s(start.provider.body(agent, spec), digest_size=8).hexdigest()
+    if not agent.is_idle and agent.body_digest != digest:
+        return Changed()
+    return _conflict(connection, start, spec, agent) or replace(agent, body_digest=digest)
+
+
+def _draw(start: Start, spec: Spec, now: datetime) -> Agent:
+    provider = start.provider
+    draw = Draw(name=start.name, site=provider.site, agent_user_id=provider.agent_user_id(spec))
+    return new_agent(start.row, start.task, draw, now)
+
+
+def _unfit(reason: str, problems: tuple[Problem, ...]) -> Unfit:
+    shown = "; ".join(str(problem) for problem in problems[:PROBLEMS_SHOWN])
+    more = len(problems) - PROBLEMS_SHOWN
+    return Unfit(reason=reason, message=f"{shown}; and {more} more" if more > 0 else shown)
+
+
+def _conflict(connection: Connection, start: Start, spec: Spec, agent: Agent) -> Unfit | None:
+    """Look for another task's agent that this one would evict, or that a stop would hit."""
+    caps, task = start.provider.caps, start.task
+    if caps.one_per_user and ledger.is_pair_taken(connection, task):
+        said = f"room {task.room_id} and user {task.user_id} have an agent of another task"
+        return Unfit(reason="Conflict", message=f"{said}; this API version stops by room and user")
+    if start.provider.agent_user_id(spec) is None:
+        return None
+    rooms = ledger.rooms_of_agent_user(connection, task, agent.name)
+    if caps.agent_user_scope == "room":
+        rooms = [room for room in rooms if room == task.room_id]
+    if not rooms:
+        return None
+    said = f"agent user id {agent.name} is in use by another task in room {rooms[0]}"
+    return Unfit(reason="AgentUserIdTaken", message=said)
+
+
+def needs_account_lock(provider: Provider, spec: Any) -> bool:
+    """Return whether two claims at once could both find the place free."""
+    if provider.caps.one_per_user:
+        return True
+    return isinstance(spec, dict) and provider.agent_user_id(spec) is not None

@@ -1,0 +1,144 @@
+"""Settle: outcomes become rows, many in one transaction.
+
+Rule 1: the fence decides. A status is written only while it has the version and the owner that the
+announce gave it; else another daemon goes on with the row, and only the ledger learns.
+Rule 2: no row lock is waited for. What is locked by others comes again with the next batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from orchestrator.core.action import Forget
+from orchestrator.core.arrange import arrange
+from orchestrator.core.decide import decide
+from orchestrator.core.evolve import evolve
+from orchestrator.core.model import Account, Row, Status, What
+from orchestrator.core.outcome import Denied, Done, Expired, Gone, Outcome, Settled
+from orchestrator.daemon.book import DENIED_RETRY
+from orchestrator.daemon.claim import Order
+from orchestrator.daemon.stranger import account_name
+from orchestrator.store import accounts, ledger, rows
+from orchestrator.store.draft import Draft
+from orchestrator.store.engine import now as database_now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """An order and what it came to."""
+
+    order: Order
+    settled: Settled
+    action: str
+    """The vendor's name of the call."""
+    latency_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settling:
+    """Who settles, and with what beside the database."""
+
+    daemon_id: str
+    daemon_name: str
+    accounts: Mapping[str, Account]
+    """How the accounts stand as far as this daemon knows; a claim will look again."""
+    denied: frozenset[str]
+    """Accounts that the database says are denied."""
+
+
+def settle(
+    connection: Connection, settling: Settling, batch: Sequence[Settlement]
+) -> list[Settlement]:
+    """Settle what can be settled now; return what others have locked, to be settled later."""
+    now = database_now(connection)
+    ids = [one.order.flight.task_id for one in batch]
+    locked = rows.lock_leases(connection, ids)
+    there = rows.existing(connection, ids) if len(locked) < len(set(ids)) else set(locked)
+    draft, later = Draft(now=now), []
+    for one in batch:
+        flight = one.order.flight
+        if flight.task_id not in locked and flight.task_id in there:
+            later.append(one)
+        elif locked.get(flight.task_id) == (flight.version, settling.daemon_id):
+            _settle_one(draft, settling, one)
+        else:
+            _add_late(connection, settling, one, draft)
+    draft.write(connection)
+    _tell_accounts(connection, settling, batch, now)
+    return later
+
+
+def _settle_one(draft: Draft, settling: Settling, one: Settlement) -> None:
+    order = one.order
+    step = evolve(order.row, order.flight, one.settled, order.account)
+    account = settling.accounts.get(account_name(step.row), order.account)
+    row = arrange(step.row, account, draft.now)
+    draft.ledger(order.row.agents, row, step.ended)
+    if isinstance(decide(row, account, draft.now), Forget):
+        draft.forgotten.append(row.status.task_id)
+    else:
+        draft.hold(row)
+    _tell(draft, settling, one, row)
+
+
+def _add_late(connection: Connection, settling: Settling, one: Settlement, draft: Draft) -> None:
+    """Keep what a daemon learnt after its lease: a handle may be the only trace of an agent."""
+    outcome, flight = one.settled.outcome, one.order.flight
+    if isinstance(outcome, Done) and outcome.handle is not None:
+        ledger.add_late_handle(connection, flight.agent, outcome.handle)
+        rows.make_statuses(connection, [_last_status(one.order.row, draft.now)])
+        rows.tell(connection, flight.task_id, What.LEDGER, settling.daemon_name)
+    _tell(draft, settling, one, one.order.row, event="late")
+
+
+def _last_status(row: Row, now: datetime) -> Status:
+    """Return the status of a task that may have been forgotten: all it ever began must end."""
+    status = row.status
+    return Status(
+        task_id=status.task_id,
+        account=status.account,
+        room_id=status.room_id,
+        user_id=status.user_id,
+        phase_since=now,
+        incarnation=status.incarnation,
+        retired=status.incarnation,
+    )
+
+
+def _tell(draft: Draft, settling: Settling, one: Settlement, row: Row, event: str = "call") -> None:
+    outcome = one.settled.outcome
+    draft.tell(
+        event,
+        row,
+        actor=settling.daemon_name,
+        action=one.action,
+        outcome=type(outcome).__name__,
+        code=outcome.code or None,
+        message=outcome.message or None,
+        request_id=outcome.request_id or None,
+        latency_ms=one.latency_ms,
+        phase_before=one.order.row.status.phase.value,
+    )
+
+
+def _tell_accounts(
+    connection: Connection, settling: Settling, batch: Sequence[Settlement], now: datetime
+) -> None:
+    """Write down what the calls told of their accounts, in the order of the accounts' names."""
+    last: dict[str, Outcome] = {}
+    for one in batch:
+        name, outcome = one.order.account.name, one.settled.outcome
+        if name not in last or isinstance(outcome, Denied | Expired):
+            last[name] = outcome
+    for name in sorted(last):
+        match last[name]:
+            case Denied(code=code):
+                accounts.deny(connection, name, code, now, now + DENIED_RETRY)
+            case Expired():
+                accounts.undate(connection, name, now)
+            case Done() | Gone() if name in settling.denied:
+                accounts.allow(connection, name, now)
+            case _:
+                pass

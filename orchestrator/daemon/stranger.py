@@ -1,0 +1,56 @@
+"""Rows of an account that no live daemon has: a typing error, or an account that was removed."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from orchestrator.core.arrange import arrange
+from orchestrator.core.incarnation import fail
+from orchestrator.core.model import Account, Caps, Recovery, Row, Step, WaitingFor
+
+LOOK_AGAIN: Final = timedelta(seconds=60)
+
+_NOBODY: Final = Account(
+    name="",
+    caps=Caps(
+        recovery=Recovery.FIND,
+        names_handle=False,
+        can_find=False,
+        can_kick=False,
+        poll_proves_absence=False,
+        signature_window=timedelta(0),
+    ),
+)
+"""Stands in where nothing can be called: a row without agents needs no more to be arranged."""
+
+
+def estrange(step: Step, name: str, now: datetime) -> Step:
+    """Return a row of an unknown account as it has to rest.
+
+    Where nothing can run at a vendor, the row fails, and says so. Where something can, it waits
+    for a daemon that has the account: it is never given up.
+    """
+    row = step.row
+    if not row.agents:
+        if not row.status.retires:
+            said = f"account {name!r} is not under [accounts] of any running daemon"
+            row = fail(row, "UnknownAccount", said, now).row
+        return replace(step, row=arrange(row, _NOBODY, now))
+    status = replace(
+        row.status,
+        waiting_for=WaitingFor.ACCOUNT,
+        reason="UnknownAccount",
+        message=f"no running daemon has the account {name!r}; its agents cannot be stopped",
+        due_at=now + LOOK_AGAIN,
+        stop_due_at=None,
+        parked_class=None,
+        parked_verb=None,
+    )
+    return replace(step, row=replace(row, status=status))
+
+
+def account_name(row: Row) -> str:
+    """Return whose keys the next call about this row needs: that of what must end comes first."""
+    if row.unwanted:
+        return row.unwanted[0].account
+    return row.task.account if row.task is not None else row.status.account

@@ -1,0 +1,78 @@
+"""What a transaction will write at its end, collected while it decides, written in one fixed order.
+
+Claim and settle fill it; neither writes a status or a ledger row in any other way.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from orchestrator.core.model import Agent, Change, Row
+from orchestrator.store import ledger, rows
+
+EVENT_KEYS = (
+    "at", "task_id", "account", "incarnation", "actor", "event", "action", "outcome", "code",
+    "message", "request_id", "latency_ms", "phase_before", "phase_after",
+)  # fmt: skip
+
+
+@dataclass(slots=True, kw_only=True)
+class Draft:
+    """The writes of one transaction. Every row in it must be locked by that transaction."""
+
+    now: datetime
+    held: list[rows.Held] = field(default_factory=list)
+    new_agents: list[tuple[str, Agent]] = field(default_factory=list)
+    agents: dict[str, Agent] = field(default_factory=dict)
+    taken: list[Change] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def hold(self, row: Row, lease_owner: str | None = None, until: datetime | None = None) -> None:
+        """Write this row's status, with a lease or without."""
+        self.held.append(
+            rows.Held(
+                status=row.status,
+                lease_owner=lease_owner,
+                lease_until=until,
+                priority=row.task.priority if row.task else 0,
+                now=self.now,
+            )
+        )
+
+    def ledger(self, before: Sequence[Agent], row: Row, ended: Sequence[Agent] = ()) -> None:
+        """Write the ledger rows of a row that are not as they were, and those that ended."""
+        known = {agent.id: agent for agent in before}
+        for agent in row.agents:
+            if agent.id not in known:
+                self.new_agents.append((row.status.task_id, agent))
+            elif agent is not known[agent.id]:
+                self.agents[agent.id] = agent
+        for agent in ended:
+            self.agents[agent.id] = agent
+
+    def tell(self, event: str, row: Row, **values: Any) -> None:
+        """Append an event about a row. `values` are columns of `agent_event`."""
+        status = row.status
+        told: Mapping[str, Any] = {
+            "at": self.now,
+            "task_id": status.task_id,
+            "account": status.account,
+            "incarnation": status.incarnation,
+            "event": event,
+            "phase_after": status.phase.value,
+            **values,
+        }
+        self.events.append({key: told.get(key) for key in EVENT_KEYS})
+
+    def write(self, connection: Connection) -> None:
+        """Write everything. The ledger comes before the statuses that speak of it."""
+        ledger.add_agents(connection, self.new_agents)
+        ledger.write_agents(connection, self.agents.values())
+        rows.write_statuses(connection, self.held)
+        rows.take_changes(connection, self.taken)
+        rows.forget(connection, self.forgotten)
+        rows.write_events(connection, self.events)

@@ -1,0 +1,83 @@
+"""Reads everything that belongs to locked rows, one statement for each kind of thing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from orchestrator.core.model import Change, Row, Status, Task
+from orchestrator.store import codec, ledger, rows
+from orchestrator.store.codec import UnreadableError
+
+UNREAD: Final = object()
+"""Stands for a spec that was not read, because the row has an agent that needs none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """One locked row, and all that was written about it."""
+
+    row: Row
+    changes: Sequence[Change]
+    spec: Any
+    """As the application wrote it, secrets unresolved; or `UNREAD`."""
+    unreadable: str = ""
+    """Why the task's row makes no sense; empty if it does."""
+
+
+def read(connection: Connection, ids: Sequence[str], now: datetime) -> list[Read]:
+    """Return these rows. The caller has locked their statuses before, in another statement."""
+    if not ids:
+        return []
+    statuses = _statuses(connection, ids)
+    tasks = {row[0]: row for row in rows.read_tasks(connection, ids)}
+    changes = rows.read_changes(connection, ids)
+    agents = ledger.read_agents(connection, ids)
+    starting = [id_ for id_ in ids if not any(a.is_known for a in agents.get(id_, ()))]
+    specs = rows.read_specs(connection, starting)
+    found = []
+    for status in statuses:
+        id_ = status.task_id
+        task, unreadable = _task(tasks.get(id_), status, now)
+        found.append(
+            Read(
+                row=Row(status=status, task=task, agents=agents.get(id_, ())),
+                changes=changes.get(id_, ()),
+                spec=specs.get(id_, UNREAD),
+                unreadable=unreadable,
+            )
+        )
+    return found
+
+
+def _statuses(connection: Connection, ids: Sequence[str]) -> list[Status]:
+    """Return statuses. One that was made anew counts on from what the ledger remembers."""
+    statuses = [codec.to_status(row) for row in rows.read_statuses(connection, ids)]
+    fresh = [status.task_id for status in statuses if status.incarnation == 0]
+    last = ledger.last_incarnations(connection, fresh)
+    return [
+        replace(status, incarnation=last[status.task_id], retired=last[status.task_id])
+        if status.task_id in last
+        else status
+        for status in statuses
+    ]
+
+
+def _task(row: Sequence[Any] | None, status: Status, now: datetime) -> tuple[Task | None, str]:
+    """Return the task; of one that cannot be read, what its status knows of it, and the reason."""
+    if row is None:
+        return None, ""
+    try:
+        return codec.to_task(row), ""
+    except UnreadableError as error:
+        task = Task(
+            id=status.task_id,
+            account=status.account,
+            room_id=status.room_id,
+            user_id=status.user_id,
+            running=True,
+            created_at=now,
+        )
+        return task, str(error)
