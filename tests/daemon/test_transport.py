@@ -32,11 +32,6 @@ CERTIFICATE = Path(__file__).parent / "vectors" / "loopback.pem"
 Handler = Callable[[ByteStream], Awaitable[None]]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @dataclass
 class Vendor:
     """A server on loopback that behaves as one handler says, connection by connection."""

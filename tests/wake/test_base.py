@@ -11,11 +11,6 @@ LONG = timedelta(seconds=10)
 NO_TIME = timedelta(0)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def test_hint_ends_a_wait() -> None:
     hint = Hint()
     came: list[bool] = []

@@ -12,11 +12,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Changes:
     def __init__(self) -> None:
         self._event = anyio.Event()

@@ -22,11 +22,6 @@ WAKERS: list[Waker] = [
 ]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.parametrize(
     ("every", "at_most"), [(SHORT, NEVER), (NEVER, SHORT)], ids=["period", "timeout"]
 )

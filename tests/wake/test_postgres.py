@@ -30,20 +30,15 @@ Connection = asyncpg.Connection
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def application(postgres_url: str) -> AsyncIterator["Connection[asyncpg.Record]"]:
-    connection = await asyncpg.connect(postgres_url)
+async def application(empty_postgres_url: str) -> AsyncIterator["Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(empty_postgres_url)
     yield connection
     await connection.close()
 
 
 @pytest.fixture
-async def proxy(postgres_url: str) -> AsyncIterator[FaultProxy]:
-    server = urlsplit(postgres_url)
+async def proxy(empty_postgres_url: str) -> AsyncIterator[FaultProxy]:
+    server = urlsplit(empty_postgres_url)
     async with fault_proxy(server.hostname or "", server.port or 5432) as proxy:
         yield proxy
 
@@ -74,9 +69,9 @@ async def hinted(waker: PostgresWaker) -> None:
 
 
 async def test_committed_notify_wakes(
-    postgres_url: str, application: "Connection[asyncpg.Record]"
+    empty_postgres_url: str, application: "Connection[asyncpg.Record]"
 ) -> None:
-    async with PostgresWaker(postgres_url) as waker:
+    async with PostgresWaker(empty_postgres_url) as waker:
         await until_listening(waker)
         for _ in range(5):
             async with application.transaction():
@@ -85,25 +80,28 @@ async def test_committed_notify_wakes(
             await hinted(waker)
 
 
-async def test_round_trip_is_measured(postgres_url: str) -> None:
-    async with PostgresWaker(postgres_url) as waker:
+async def test_round_trip_is_measured(empty_postgres_url: str) -> None:
+    async with PostgresWaker(empty_postgres_url) as waker:
         await until_listening(waker)
         assert waker.round_trip is not None
         assert timedelta(0) < waker.round_trip < Watch().patience
     assert waker.round_trip is None
 
 
-async def test_echoes_do_not_wake(postgres_url: str) -> None:
-    async with PostgresWaker(postgres_url, QUICK) as waker, PostgresWaker(postgres_url, QUICK):
+async def test_echoes_do_not_wake(empty_postgres_url: str) -> None:
+    async with (
+        PostgresWaker(empty_postgres_url, QUICK) as waker,
+        PostgresWaker(empty_postgres_url, QUICK),
+    ):
         await until_listening(waker)
         assert await waker._hint.wait(QUICK.every * 4) is False
 
 
 async def test_echo_of_another_daemon_is_not_ours(
-    postgres_url: str, application: "Connection[asyncpg.Record]"
+    empty_postgres_url: str, application: "Connection[asyncpg.Record]"
 ) -> None:
     arrived = anyio.Event()
-    connection = await asyncpg.connect(postgres_url)
+    connection = await asyncpg.connect(empty_postgres_url)
     try:
         listener = _Listener(connection)
         await listener.listen(lambda: None)
@@ -118,24 +116,24 @@ async def test_echo_of_another_daemon_is_not_ours(
         connection.terminate()
 
 
-async def test_nudge_ends_the_wait(postgres_url: str) -> None:
-    async with PostgresWaker(postgres_url) as waker:
+async def test_nudge_ends_the_wait(empty_postgres_url: str) -> None:
+    async with PostgresWaker(empty_postgres_url) as waker:
         await until_listening(waker)
         waker.nudge()
         await hinted(waker)
 
 
 async def test_terminated_backend_is_replaced(
-    postgres_url: str, application: "Connection[asyncpg.Record]"
+    empty_postgres_url: str, application: "Connection[asyncpg.Record]"
 ) -> None:
     # So rare an echo that only the loss itself can be what is noticed.
     watch = Watch(every=2 * LONG)
     with structlog.testing.capture_logs() as logs:
-        async with PostgresWaker(postgres_url, watch) as waker:
+        async with PostgresWaker(empty_postgres_url, watch) as waker:
             await until_listening(waker)
             killed = await application.fetchval(
                 "select count(pg_terminate_backend(pid)) from pg_stat_activity"
-                " where application_name = 'orchestrator wake'"
+                " where application_name = 'orchestrator wake' and datname = current_database()"
             )
             assert killed == 1
             await until_listening(waker, is_listening=False)
@@ -146,9 +144,9 @@ async def test_terminated_backend_is_replaced(
 
 
 async def test_half_open_connection_is_found_and_replaced(
-    postgres_url: str, proxy: FaultProxy, application: "Connection[asyncpg.Record]"
+    empty_postgres_url: str, proxy: FaultProxy, application: "Connection[asyncpg.Record]"
 ) -> None:
-    async with PostgresWaker(through(proxy, postgres_url), QUICK) as waker:
+    async with PostgresWaker(through(proxy, empty_postgres_url), QUICK) as waker:
         await until_listening(waker)
         proxy.is_half_open = True
         # Nothing but the missing echo can tell.
@@ -160,10 +158,10 @@ async def test_half_open_connection_is_found_and_replaced(
 
 
 async def test_slow_connection_is_kept(
-    postgres_url: str, proxy: FaultProxy, application: "Connection[asyncpg.Record]"
+    empty_postgres_url: str, proxy: FaultProxy, application: "Connection[asyncpg.Record]"
 ) -> None:
     proxy.delay = timedelta(milliseconds=30)
-    async with PostgresWaker(through(proxy, postgres_url), QUICK) as waker:
+    async with PostgresWaker(through(proxy, empty_postgres_url), QUICK) as waker:
         await until_listening(waker)
         await application.execute(f"notify {WAKE_CHANNEL}")
         await hinted(waker)
@@ -173,9 +171,9 @@ async def test_slow_connection_is_kept(
 
 
 async def test_cut_connection_is_replaced_and_what_was_missed_is_made_up_for(
-    postgres_url: str, proxy: FaultProxy
+    empty_postgres_url: str, proxy: FaultProxy
 ) -> None:
-    async with PostgresWaker(through(proxy, postgres_url), QUICK) as waker:
+    async with PostgresWaker(through(proxy, empty_postgres_url), QUICK) as waker:
         await until_listening(waker)
         proxy.cut()
         await until_listening(waker, is_listening=False)
@@ -208,9 +206,11 @@ async def test_password_is_not_logged() -> None:
 
 
 @pytest.mark.parametrize("is_half_open", [False, True])
-async def test_nothing_is_left(postgres_url: str, proxy: FaultProxy, is_half_open: bool) -> None:
+async def test_nothing_is_left(
+    empty_postgres_url: str, proxy: FaultProxy, is_half_open: bool
+) -> None:
     before = asyncio.all_tasks()
-    async with PostgresWaker(through(proxy, postgres_url), QUICK) as waker:
+    async with PostgresWaker(through(proxy, empty_postgres_url), QUICK) as waker:
         await until_listening(waker)
         proxy.is_half_open = is_half_open
         if is_half_open:

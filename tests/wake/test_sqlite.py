@@ -22,11 +22,6 @@ NEVER = Pace(first=2 * LONG, growth=1, rest=2 * LONG)
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def database(tmp_path: Path) -> Path:
     path = tmp_path / "a b#.db"
     with closing(connect(path)) as writer:
