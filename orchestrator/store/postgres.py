@@ -11,6 +11,7 @@ Rule 2: no message holds the URL, which may hold a password.
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar, TypeVarTuple
 
+import anyio
 import asyncpg
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection
@@ -100,17 +101,18 @@ class PostgresDatabase(Database):
     async def _run(
         self, engine: AsyncEngine, operation: Callable[[Connection, *Ts], T], *args: *Ts
     ) -> T:
-        async with await self._connect(engine) as connection:
-            try:
-                return await connection.run_sync(operation, *args)
-            except DBAPIError as error:
-                if not error.connection_invalidated:
-                    raise
-                message = f"{self._name}: the connection was lost: {error.orig}"
-                raise DatabaseAway(message) from error
-            except (TimeoutError, OSError, asyncpg.InterfaceError) as error:
-                message = f"{self._name}: the connection was lost: {error!r}"
-                raise DatabaseAway(message) from error
+        connection = await self._connect(engine)
+        try:
+            return await connection.run_sync(operation, *args)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            raise self._lost(error.orig) from error
+        except (OSError, asyncio.TimeoutError, asyncpg.InterfaceError) as error:
+            raise self._lost(error) from error
+        finally:
+            with anyio.CancelScope(shield=True):
+                await connection.close()
 
     async def _connect(self, engine: AsyncEngine) -> AsyncConnection:
         try:
@@ -120,8 +122,16 @@ class PostgresDatabase(Database):
             raise DatabaseAway(message) from error
         except (DBAPIError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
-            message = f"{self._name}: {cause or type(cause).__name__}"
+            message = f"{self._name}: {_spell(cause)}"
             raise DatabaseAway(message) from error
+
+    def _lost(self, cause: BaseException | None) -> DatabaseAway:
+        return DatabaseAway(f"{self._name}: the connection was lost: {_spell(cause)}")
+
+
+def _spell(cause: BaseException | None) -> str:
+    """Return what is wrong in one line; some errors of the network have only their name."""
+    return str(cause) or type(cause).__name__
 
 
 def _transact(
