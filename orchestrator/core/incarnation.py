@@ -32,8 +32,16 @@ def retire(row: Row, end_reason: EndReason, at: datetime, reason: str = "", said
         attempt=0,
         retry_at=None,
     )
-    agents = tuple(replace(a, retry_at=None, attempt=0) for a in row.agents)
+    agents = tuple(ask_anew(agent) for agent in row.agents)
     return close_idle(replace(row, status=status, agents=agents), at)
+
+
+def ask_anew(agent: Agent) -> Agent:
+    """Return the ledger row without its waits: neither a retry nor a hint holds its end back.
+
+    A hint was the answer to a question that another need had asked, perhaps long ago.
+    """
+    return replace(agent, hinted_at=None, kicked_at=None, retry_at=None, attempt=0)
 
 
 def close_idle(row: Row, at: datetime) -> Step:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from orchestrator.core.incarnation import begin, close_all, retire, supersede
+from orchestrator.core.incarnation import ask_anew, begin, close_all, retire, supersede
 from orchestrator.core.model import Agent, Change, EndReason, Evidence, Row, Step, What
 
 
@@ -44,7 +44,10 @@ def _apply(row: Row, change: Change, now: datetime) -> Step:
             return _retry_failed(row, change.at)
         case What.ASSUME_GONE:
             return _assume_gone(row, now)
-        case What.TIMING | What.OWNER | What.LEDGER | What.CANCEL_COMMAND:
+        case What.LEDGER:
+            agents = tuple(ask_anew(a) if a.is_known else a for a in row.agents)
+            return Step(row=replace(row, agents=agents))
+        case What.TIMING | What.OWNER | What.CANCEL_COMMAND:
             return Step(row=row)
 
 

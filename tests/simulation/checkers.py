@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from orchestrator.core import invariants, transitions
+from orchestrator.core.action import Flight
 from orchestrator.core.model import (
     Account,
     Agent,
@@ -17,11 +18,13 @@ from orchestrator.core.model import (
     Recovery,
     Row,
     Task,
+    Verb,
     WaitingFor,
     WorkClass,
 )
 from tests.simulation.vendors import CAPS, Instance, Request, Vendor
 
+ENDINGS = {Verb.STOP, Verb.KICK, Verb.FIND}
 HELD_ONLY_FOR_STARTS = {WaitingFor.PAUSED, WaitingFor.DENIED, WaitingFor.CIRCUIT_OPEN}
 
 
@@ -43,6 +46,8 @@ class Checkers:
     """Ledger row: the handle that a daemon has settled for it."""
     reasons: set[tuple[str, EndReason]] = field(default_factory=set)
     """Tasks, and the reasons to end by themselves that each was ever given."""
+    asked: set[tuple[str, bool]] = field(default_factory=set)
+    """Ledger rows, and whether their handle was known, that were asked to go since they must."""
     arrivals: dict[tuple[str, str], deque[datetime]] = field(
         default_factory=lambda: defaultdict(deque)
     )
@@ -91,10 +96,21 @@ class Checkers:
         if lease_until - now < needs:
             raise Broken("lease", f"sent with {lease_until - now} of its lease left")
 
+    def announced(self, flight: Flight, row: Row) -> None:
+        """Remember who was asked to go, and whether by its handle."""
+        agent = flight.agent
+        if agent.incarnation <= row.status.retired and flight.verb in ENDINGS:
+            self.asked.add((agent.id, agent.is_known or flight.verb is Verb.STOP))
+
     # --- after every commit
 
-    def committed(self, before: Row | None, after: Row, account: Account) -> None:
-        """The invariants, the transitions, and P3: what must end never rests."""
+    def committed(
+        self, before: Row | None, after: Row, account: Account, *, is_told_more: bool
+    ) -> None:
+        """The invariants, the transitions, and P3: what must end never rests.
+
+        `is_told_more`: there are changes in the inbox, so that the row will be looked at at once.
+        """
         for sentence in invariants.broken(after, account):
             raise Broken("invariant", f"{after.status.task_id}: {sentence}")
         status = after.status
@@ -106,8 +122,17 @@ class Checkers:
         parked = status.parked_class is WorkClass.STOP
         if status.stop_due_at is None and not parked:
             raise Broken("P3", f"{status.task_id} must stop, and is not due for it")
+        if status.waiting_for is WaitingFor.PROOF and not is_told_more:
+            self._asked_all(after, account)
         if status.waiting_for in HELD_ONLY_FOR_STARTS:
             raise Broken("P4", f"{status.task_id} must stop, and waits for {status.waiting_for}")
+
+    def _asked_all(self, row: Row, account: Account) -> None:
+        """P3: proof is waited for only after asking to go, by the handle if there is one."""
+        for agent in row.unwanted:
+            by_handle = agent.is_known or account.caps.names_handle
+            if (agent.id, by_handle) not in self.asked:
+                raise Broken("P3", f"{agent.id} must go, and was never asked to")
 
     def settled(self, agent_id: str, handle: str | None, ledger: dict[str, Agent]) -> None:
         """P2: every handle that a daemon has read is in the ledger, and stays there."""

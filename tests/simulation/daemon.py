@@ -141,6 +141,7 @@ class Daemon:
             agent = announce.new_agent(row, row.task, draw, now)
         announced, flight = announce.announce(row, call, agent, account, now)
         until = now + LEASE
+        self.world.checkers.announced(flight, row)
         store.leases[task_id] = (self.name, until)
         store.commit(arrange.lease(announced, until, account, now), ended)
         errand = Errand(

@@ -128,7 +128,8 @@ class Store:
         for agent in ended:
             self.ledger[agent.id] = agent
             self.checkers.closed(agent, self.vendors[agent.account])
-        self.checkers.committed(before, row, self.accounts[row.status.account])
+        account, told = self.accounts[row.status.account], bool(self.inbox.get(task_id))
+        self.checkers.committed(before, row, account, is_told_more=told)
 
     def forget(self, row: Row, ended: tuple[Agent, ...]) -> None:
         """Delete the status of a task that is deleted and gone."""
