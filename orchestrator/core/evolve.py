@@ -48,8 +48,10 @@ def evolve(row: Row, flight: Flight, settled: Settled, account: Account) -> Step
         last_request_id=outcome.request_id or row.status.last_request_id,
         observed_generation=row.status.generation,
     )
-    flight = _catch_up(row, flight)
-    step = _dispatch(replace(row, status=status), flight, settled, account)
+    flight, row = _catch_up(row, flight), replace(row, status=status)
+    if flight.verb is not Verb.START and isinstance(outcome, Done | Gone):
+        row = _say(row, None, None)
+    step = _dispatch(row, flight, settled, account)
     swept = close_idle(step.row, settled.answered_at)
     return Step(row=swept.row, ended=(*step.ended, *swept.ended))
 
@@ -312,5 +314,12 @@ def _restarts(policy: RestartPolicy, end_reason: EndReason) -> bool:
 def _trouble(row: Row, settled: Settled) -> Row:
     """Write down the present trouble, the vendor's code first."""
     outcome = settled.outcome
-    reason = outcome.code or type(outcome).__name__
-    return replace(row, status=replace(row.status, reason=reason, message=outcome.message or None))
+    return _say(row, outcome.code or type(outcome).__name__, outcome.message or None)
+
+
+def _say(row: Row, reason: str | None, message: str | None) -> Row:
+    """Write down how things are now. Why a start failed stays, whatever its end still meets."""
+    status = row.status
+    if status.retires and status.end_reason is EndReason.START_FAILED:
+        return row
+    return replace(row, status=replace(status, reason=reason, message=message))
