@@ -19,9 +19,9 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     _P.STOPPED: frozenset({_P.PENDING, _P.STARTING, _P.STOPPING, _P.FAILED}),
     _P.FAILED: frozenset({_P.PENDING, _P.STARTING, _P.STOPPING, _P.STOPPED}),
 }
-"""A restart goes back to `pending`; it may end before anybody saw it, so `stopped` and `failed` follow
-one another. From a phase in which nothing runs to `running` or `stopping`: a handle that turned up
-late."""
+"""A restart goes back to `pending`. It may end before anybody saw it, so `stopped` and `failed`
+follow one another. From where nothing runs to `running` or `stopping`: a handle that turned up late.
+"""
 
 
 def is_allowed(before: Phase, after: Phase) -> bool:

@@ -12,6 +12,8 @@ from datetime import datetime
 from orchestrator.core.incarnation import ask_anew, begin, close_all, retire, supersede
 from orchestrator.core.model import Agent, Change, EndReason, Evidence, Row, Step, What
 
+_END_REASONS = {What.DELETE: EndReason.DELETED, What.STOP: EndReason.REQUESTED}
+
 
 def absorb(row: Row, changes: Sequence[Change], now: datetime) -> Step:
     """Apply changes in order. `generation` counts them; nothing is called yet."""
@@ -32,10 +34,8 @@ def _apply(row: Row, change: Change, now: datetime) -> Step:
             return supersede(row, EndReason.DELETED, now, asked_at=change.at, start_by_holds=True)
         case What.RESTART:
             return _replace(row, change.at, now)
-        case What.DELETE:
-            return retire(row, EndReason.DELETED, now)
-        case What.STOP:
-            return retire(row, EndReason.REQUESTED, now)
+        case What.DELETE | What.STOP:
+            return retire(row, _END_REASONS[change.what], now)
         case What.RUN:
             return _run(row, change.at)
         case What.SPEC:
@@ -45,10 +45,15 @@ def _apply(row: Row, change: Change, now: datetime) -> Step:
         case What.ASSUME_GONE:
             return _assume_gone(row, now)
         case What.LEDGER:
-            agents = tuple(ask_anew(a) if a.is_known else a for a in row.agents)
-            return Step(row=replace(row, agents=agents))
+            return Step(row=_ask_known_anew(row))
         case What.TIMING | What.OWNER | What.CANCEL_COMMAND:
             return Step(row=row)
+
+
+def _ask_known_anew(row: Row) -> Row:
+    """Forget hints that were given before a handle turned up: it can be stopped by it at once."""
+    agents = tuple(ask_anew(agent) if agent.is_known else agent for agent in row.agents)
+    return replace(row, agents=agents)
 
 
 def _run(row: Row, asked_at: datetime) -> Step:
