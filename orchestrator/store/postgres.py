@@ -108,7 +108,7 @@ class PostgresDatabase(Database):
             if not error.connection_invalidated:
                 raise
             raise self._lost(error.orig) from error
-        except (OSError, asyncio.TimeoutError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.InterfaceError) as error:
             raise self._lost(error) from error
         finally:
             with anyio.CancelScope(shield=True):
