@@ -145,9 +145,9 @@ def dev(
     ] = True,
 ) -> None:
     """Run everything in one process: database, simulated vendors, daemon, three example tasks."""
+    address = None if listen is None else _address(listen)
     from orchestrator.commands import dev as command  # noqa: PLC0415 - see rule 1
 
-    address = None if listen is None else _address(listen)
     command.run(command.Wanted(database=database, listen=address, examples=examples))
 
 
@@ -167,9 +167,10 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Of the faults' lots.")] = 0,
 ) -> None:
     """Run the simulated vendors alone, for an application's own tests."""
+    address = _address(listen)
     from orchestrator.commands import simulate as command  # noqa: PLC0415 - see rule 1
 
-    command.run(command.Wanted(listen=_address(listen), config=config, speed=speed, seed=seed))
+    command.run(command.Wanted(listen=address, config=config, speed=speed, seed=seed))
 
 
 @app.command()

@@ -73,7 +73,7 @@ async def findings(config: Config) -> AsyncIterator[Finding]:
     for finding in judge_configuration(config):
         yield finding
     async with opened(config) as database:
-        async for finding in _judge_database(database, config):
+        async for finding in _judge_database(database):
             yield finding
     for name, account in config.accounts.items():
         for endpoint in _endpoints(account):
@@ -92,14 +92,14 @@ def judge_configuration(config: Config) -> Sequence[Finding]:
     ]
 
 
-async def _judge_database(database: Database, config: Config) -> AsyncIterator[Finding]:
+async def _judge_database(database: Database) -> AsyncIterator[Finding]:
     try:
-        await migrate.check_version(database, schema=config.database.schema_)
+        await migrate.check_version(database)
     except SchemaError as unfit:
         yield Finding("trouble", f"database ({database.dialect}): {unfit}")
         return
     except OrchestratorError as away:
-        advice = "is it running, and is database.url right?"
+        advice = "is it there, is database.url right, and may this user use it?"
         yield Finding("trouble", f"database ({database.dialect}): {away}", advice)
         return
     yield Finding("well", f"database ({database.dialect}): reachable, schema known")

@@ -22,6 +22,6 @@ def run(option: Path | None, task_id: str) -> None:
         raise OrchestratorError(
             f'there is no task "{task_id}"; `orchestrator status` shows those that there are'
         )
-    typer.echo(found.sentence)
+    typer.echo(f"{task_id}: {found.sentence}")
     for event in found.events:
         typer.echo(event_line(event))

@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from urllib.parse import urlsplit
 
-_EXPLAIN = "SELECT explanation FROM task_explain"
+_EXPLAIN = "SELECT task_id, explanation FROM task_explain"
 _STOP = "UPDATE agent_task SET desired_state = 'stopped' WHERE id = 'example-zego'"
 _START = (
     "INSERT INTO agent_task (account, room_id, user_id, spec)"

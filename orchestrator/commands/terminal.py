@@ -13,10 +13,14 @@ from rich.table import Table
 
 from orchestrator.store.views import Overview, View
 
+_WIDE = 200
+"""Columns of what is no terminal: a file has no edge at which a line must end."""
+
 _TASK_COLUMNS = (
-    "task_id", "account", "desired_state", "phase", "age_s", "waiting_for", "reason", "end_reason",
+    "task_id", "account", "desired_state", "phase", "age_s", "waiting_for", "reason",
     "vendor_task_id",
 )  # fmt: skip
+_CONVERGENCE_COLUMNS = ("account", "age", "tasks", "oldest_s")
 _HEALTH_COLUMNS = ("account", "action", "calls", "failures", "p50_ms", "p95_ms")
 _COLOURS: Mapping[str, str] = {
     "running": "green",
@@ -32,7 +36,8 @@ _COLOURS: Mapping[str, str] = {
 
 def console() -> Console:
     """Return standard output; no colours where it is no terminal."""
-    return Console(highlight=False, soft_wrap=True)
+    out = Console(highlight=False, soft_wrap=True)
+    return out if out.is_terminal else Console(highlight=False, soft_wrap=True, width=_WIDE)
 
 
 def tasks_table(tasks: Sequence[View], rows: int | None = None) -> Table:
@@ -48,7 +53,7 @@ def overview_tables(overview: Overview, rows: int | None = None) -> RenderableTy
     """Return tasks, convergence and health, one below the other."""
     parts: list[RenderableType] = [tasks_table(overview.tasks, rows)]
     if overview.convergence:
-        parts.append(_table(tuple(overview.convergence[0]), overview.convergence))
+        parts.append(_table(_CONVERGENCE_COLUMNS, overview.convergence))
     if overview.accounts:
         parts.append(_table(_HEALTH_COLUMNS, overview.accounts))
     return Group(*parts)
@@ -100,13 +105,16 @@ def spell(value: Any) -> str:
 def _table(columns: Sequence[str], rows: Iterable[View]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold" if column == "reason" else "ellipsis")
+        table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(column, row.get(column)) for column in columns))
+        table.add_row(*(_cell(column, row) for column in columns))
     return table
 
 
-def _cell(column: str, value: Any) -> str:
-    text = escape(spell(value))
-    colour = _COLOURS.get(text) if column == "phase" else None
-    return f"[{colour}]{text}[/]" if colour else text
+def _cell(column: str, row: View) -> str:
+    text = escape(spell(row.get(column)))
+    if column != "phase":
+        return text
+    end_reason = row.get("end_reason")
+    why = f" ({escape(end_reason)})" if end_reason else ""
+    return f"[{_COLOURS.get(text, 'none')}]{text}{why}[/]"

@@ -5,6 +5,7 @@ Rule 2: the views are the contract; a row comes back as a mapping of all its col
 aware UTC instants, so that what is shown is what a SQL client sees.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -79,11 +80,13 @@ def _rows(connection: Connection, statement: TextClause) -> Sequence[View]:
 
 
 def _as_read(column: str, value: Any) -> Any:
-    """Return an instant where SQLite, which has no type for one, returns text."""
-    if not isinstance(value, str) or not _is_instant(column):
+    """Return what SQLite, which has no type for an instant or for JSON, gives as text."""
+    if not isinstance(value, str):
         return value
     try:
-        return datetime.fromisoformat(value).replace(tzinfo=UTC)
+        if column == "labels":
+            return json.loads(value)
+        return datetime.fromisoformat(value).replace(tzinfo=UTC) if _is_instant(column) else value
     except ValueError:
         return value
 
