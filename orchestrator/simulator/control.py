@@ -12,8 +12,9 @@ from typing import Any
 
 from aiohttp import web
 
-from orchestrator.simulator.faults import Fault, Kind
-from orchestrator.simulator.keys import TencentKeys, VolcengineKeys, ZegoKeys
+from orchestrator.simulator.courier import CALLBACK, Courier
+from orchestrator.simulator.faults import OF_CALLBACKS, OF_CALLS, Fault, Kind
+from orchestrator.simulator.keys import Keys, TencentKeys, VolcengineKeys, ZegoKeys
 from orchestrator.simulator.simulation import Simulator
 from orchestrator.simulator.tencent import NUMERIC, STRING
 from orchestrator.simulator.wire import parse_object
@@ -35,15 +36,17 @@ class _Wrong(Exception):  # noqa: N818 - it is the request that is wrong
         self.status = status
 
 
-def add_control_routes(app: web.Application, simulator: Simulator) -> None:
+def add_control_routes(app: web.Application, simulator: Simulator, courier: Courier) -> None:
     """Add the routes below `/_sim/` to the application."""
-    control = _Control(simulator)
+    control = _Control(simulator, courier)
     app.router.add_get("/_sim/agents", _guarded(control.show_agents))
     app.router.add_post("/_sim/agents/{id}/end", _guarded(control.end_agent))
     app.router.add_get("/_sim/calls", _guarded(control.show_calls))
     app.router.add_post("/_sim/users", _guarded(control.move_user))
     app.router.add_get("/_sim/faults", _guarded(control.show_faults))
     app.router.add_post("/_sim/faults", _guarded(control.set_fault))
+    app.router.add_get("/_sim/callbacks", _guarded(control.show_callbacks))
+    app.router.add_post("/_sim/callbacks", _guarded(control.redirect_callbacks))
     app.router.add_get("/_sim/switches", _guarded(control.show_switches))
     app.router.add_post("/_sim/switches", _guarded(control.turn_switches))
     app.router.add_post("/_sim/reset", _guarded(control.reset))
@@ -52,8 +55,9 @@ def add_control_routes(app: web.Application, simulator: Simulator) -> None:
 class _Control:
     """The handlers of the routes."""
 
-    def __init__(self, simulator: Simulator) -> None:
+    def __init__(self, simulator: Simulator, courier: Courier) -> None:
         self._simulator = simulator
+        self._courier = courier
 
     async def show_agents(self, request: web.Request) -> web.Response:
         """GET /_sim/agents: all agents ever; `?account=`, `?vendor=`, `?live=true` narrow it."""
@@ -94,7 +98,7 @@ class _Control:
         """POST /_sim/users: let a human join or leave a room, publish or stop publishing."""
         body = await _read_object(request)
         user_id, move = _text(body, "user_id"), body.get("do")
-        rooms = self._rooms(_text(body, "account"), _text(body, "room_id"))
+        rooms = _rooms(self._keys(_text(body, "account")), _text(body, "room_id"))
         if move not in _MOVES:
             raise _Wrong("do", " or ".join(_MOVES))
         now, world = self._simulator.world_now(), self._simulator.world
@@ -129,6 +133,21 @@ class _Control:
             self._simulator.faults.script(action, _count({"n": 1 if n is None else n}, "n"), fault)
         return web.json_response({"pending": self._simulator.faults.pending()})
 
+    async def show_callbacks(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's
+        """GET /_sim/callbacks: where they go, and the newest attempts, oldest first."""
+        attempts = list(self._courier.attempts)
+        return web.json_response({"urls": dict(self._courier.urls), "attempts": attempts})
+
+    async def redirect_callbacks(self, request: web.Request) -> web.Response:
+        """POST /_sim/callbacks: post an account's callbacks to a URL; an empty one ends them."""
+        body = await _read_object(request)
+        account, url = _text(body, "account"), body.get("url")
+        self._keys(account)
+        if not isinstance(url, str) or (url and not url.startswith(("http://", "https://"))):
+            raise _Wrong("url", "an http or https URL, or an empty string")
+        self._courier.redirect(account, url)
+        return web.json_response({"urls": dict(self._courier.urls)})
+
     async def show_switches(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's
         """GET /_sim/switches: all of them, with what they mean."""
         return web.json_response(self._simulator.switches.describe())
@@ -152,19 +171,12 @@ class _Control:
             raise _Wrong(name, "the id or handle of an agent", HTTPStatus.NOT_FOUND)
         return found[-1]
 
-    def _rooms(self, account: str, room_id: str) -> list[RoomKey]:
-        """Return the rooms of that name: at Tencent a numeric one and a string one."""
-        match next((k for k in self._simulator.keys if k.account == account), None):
-            case VolcengineKeys() as keys:
-                return [RoomKey(Vendor.VOLCENGINE, keys.app_id, room_id)]
-            case ZegoKeys() as keys:
-                return [RoomKey(Vendor.ZEGO, str(keys.app_id), room_id)]
-            case TencentKeys() as keys:
-                app_id = str(keys.sdk_app_id)
-                return [RoomKey(Vendor.TENCENT, app_id, room_id, k) for k in (STRING, NUMERIC)]
-            case None:
-                known = ", ".join(k.account for k in self._simulator.keys)
-                raise _Wrong("account", f"one of {known}")
+    def _keys(self, account: str) -> Keys:
+        keys = next((k for k in self._simulator.keys if k.account == account), None)
+        if keys is None:
+            known = ", ".join(k.account for k in self._simulator.keys)
+            raise _Wrong("account", f"one of {known}")
+        return keys
 
     def _moved(self, user: User, move: str) -> User:
         match move:
@@ -189,6 +201,18 @@ def _guarded(handler: Handler) -> Handler:
             return web.json_response(error, status=wrong.status)
 
     return answer
+
+
+def _rooms(keys: Keys, room_id: str) -> list[RoomKey]:
+    """Return the rooms of that name: at Tencent a numeric one and a string one."""
+    match keys:
+        case VolcengineKeys():
+            return [RoomKey(Vendor.VOLCENGINE, keys.app_id, room_id)]
+        case ZegoKeys():
+            return [RoomKey(Vendor.ZEGO, str(keys.app_id), room_id)]
+        case TencentKeys():
+            app_id = str(keys.sdk_app_id)
+            return [RoomKey(Vendor.TENCENT, app_id, room_id, k) for k in (STRING, NUMERIC)]
 
 
 def _show_agent(agent: Agent, now: datetime) -> dict[str, Any]:
@@ -245,8 +269,9 @@ def _count(body: Mapping[str, Any], name: str) -> int:
 
 def _fault(body: Mapping[str, Any]) -> Fault:
     name = body.get("fault")
-    if name not in set(Kind):
-        raise _Wrong("fault", " or ".join(Kind))
+    kinds = OF_CALLBACKS if body.get("action") == CALLBACK else OF_CALLS
+    if name not in kinds:
+        raise _Wrong("fault", " or ".join(sorted(kinds)))
     kind = Kind(name)
     code = _text(body, "code") if kind is Kind.CODE else ""
     ms = _count(body, "ms") if kind in {Kind.DELAY, Kind.DELAY_REPLY} else 0

@@ -31,6 +31,12 @@ class Kind(StrEnum):
     EMPTY = "empty"
     THROTTLE = "throttle"  # the vendor's own words for too many calls
     CODE = "code"  # a code of the vendor's, given as `code`
+    DROP = "drop"  # of a callback: it is never sent
+    DOUBLE = "double"  # of a callback: it is sent twice
+
+
+OF_CALLBACKS = frozenset({Kind.DROP, Kind.DOUBLE, Kind.DELAY})
+"""What can go wrong with a callback. A delayed one is overtaken by later ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +59,8 @@ class _Script:
     fault: Fault
     left: int
 
+
+OF_CALLS = frozenset(Kind) - {Kind.DROP, Kind.DOUBLE}
 
 ANY_ACTION = "*"
 
@@ -79,12 +87,12 @@ class Faults:
         others = [r for r in self._ratios.get(action, []) if r[1].kind is not fault.kind]
         self._ratios[action] = [*others, (ratio, fault)] if ratio else others
 
-    def draw(self, action: str) -> Fault | None:
-        """Return what this call meets, if anything."""
-        for name in (action, ANY_ACTION) if self._scripts else ():
+    def draw(self, *actions: str) -> Fault | None:
+        """Return what this call meets, if anything. Of the names given, the first goes first."""
+        for name in actions if self._scripts else ():
             if name in self._scripts:
                 return self._next_scripted(name)
-        return self._by_lot(action) if self._ratios else None
+        return self._by_lot(actions) if self._ratios else None
 
     def pending(self) -> dict[str, int]:
         """Return how many scripted faults are still to come, by action."""
@@ -100,10 +108,9 @@ class Faults:
             del self._scripts[action]
         return script.fault
 
-    def _by_lot(self, action: str) -> Fault | None:
+    def _by_lot(self, actions: tuple[str, ...]) -> Fault | None:
         lot = self._lots.random()
-        ratios = [*self._ratios.get(action, []), *self._ratios.get(ANY_ACTION, [])]
-        for ratio, fault in ratios:
+        for ratio, fault in [r for name in actions for r in self._ratios.get(name, [])]:
             if lot < ratio:
                 return fault
             lot -= ratio

@@ -5,10 +5,11 @@ Rule 2: what goes wrong at the level of the connection goes wrong here; the vend
 Rule 3: a delayed request takes effect even if its client has gone: that is the case worth having.
 """
 
+import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -19,7 +20,8 @@ import anyio
 from aiohttp import web
 
 from orchestrator.simulator.control import add_control_routes
-from orchestrator.simulator.faults import Fault, Kind
+from orchestrator.simulator.courier import Courier
+from orchestrator.simulator.faults import ANY_ACTION, Fault, Kind
 from orchestrator.simulator.simulation import Simulator
 from orchestrator.simulator.wire import Answer, Call
 from orchestrator.simulator.world import Vendor
@@ -40,18 +42,27 @@ _ZEGO_MARKS = frozenset({"SignatureNonce", "SignatureVersion", "Signature", "Tim
 class Server:
     """Answers requests on behalf of the vendors of one simulator."""
 
-    def __init__(self, simulator: Simulator) -> None:
+    def __init__(self, simulator: Simulator, courier: Courier) -> None:
         self._simulator = simulator
+        self._courier = courier
         self._closing: anyio.Event | None = None
+        self._carrying: asyncio.Task[None] | None = None
 
     async def open(self, app: web.Application) -> None:  # noqa: ARG002 - aiohttp's signature
         """Prepare for requests, in the loop that will bring them."""
         self._closing = anyio.Event()
+        self._carrying = asyncio.create_task(  # noqa: TID251 - lives as long as the application
+            self._courier.run()
+        )
 
     async def close(self, app: web.Application) -> None:  # noqa: ARG002 - aiohttp's signature
-        """Let go of every request that hangs or is delayed."""
+        """Let go of every request that hangs or is delayed, and carry no more callbacks."""
         if self._closing is not None:
             self._closing.set()
+        if self._carrying is not None:
+            self._carrying.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._carrying
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer one vendor call, or let it meet its fault."""
@@ -59,7 +70,7 @@ class Server:
         call = self._read_call(request, body)
         if call is None:
             return web.json_response(_unknown_shape(), status=HTTPStatus.NOT_FOUND)
-        fault = self._simulator.faults.draw(call.action)
+        fault = self._simulator.faults.draw(call.action, ANY_ACTION)
         if fault is None:
             answer = self._simulator.serve(call)
             self._simulator.calls.add(call, answer.code, answer.status, None)
@@ -143,12 +154,13 @@ class Server:
 
 def make_app(simulator: Simulator) -> web.Application:
     """Return the application: the vendors at `/`, the world's controls below `/_sim/`."""
-    server = Server(simulator)
+    courier = Courier(simulator)
+    server = Server(simulator, courier)
     app = web.Application(client_max_size=LARGEST_BODY)
     app.on_startup.append(server.open)
     app.on_shutdown.append(server.close)
     app.router.add_route("*", "/", server.answer)
-    add_control_routes(app, simulator)
+    add_control_routes(app, simulator, courier)
     return app
 
 
@@ -197,7 +209,7 @@ def _spoil(answer: Answer, kind: Kind) -> Answer | None:
             return replace(answer, body=answer.body[: len(answer.body) // 2])
         case Kind.EMPTY:
             return replace(answer, body=b"")
-        case Kind.DELAY | Kind.DELAY_REPLY | Kind.HUGE | Kind.THROTTLE | Kind.CODE:
+        case _:
             return answer
 
 

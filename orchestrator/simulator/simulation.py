@@ -17,7 +17,7 @@ from orchestrator.simulator.switches import Switches
 from orchestrator.simulator.tencent import Tencent
 from orchestrator.simulator.volcengine import Volcengine
 from orchestrator.simulator.wire import Answer, Call, VendorApi
-from orchestrator.simulator.world import Vendor, World
+from orchestrator.simulator.world import Listener, Vendor, World
 from orchestrator.simulator.zego import Zego
 
 
@@ -48,6 +48,7 @@ class Simulator:
         self._speed = speed
         self._initial = replace(switches) if switches is not None else Switches()
         self.switches = replace(self._initial)
+        self._listeners: list[Listener] = []
         self.reset()
 
     def reset(self) -> None:
@@ -60,6 +61,8 @@ class Simulator:
         self.pace = Pace()
         self.calls = CallLog()
         self.world = World(self.switches)
+        for listener in self._listeners:
+            self.world.listen(listener)
         self._vendors: Mapping[Vendor, VendorApi] = {
             Vendor.VOLCENGINE: Volcengine(
                 [k for k in self.keys if isinstance(k, VolcengineKeys)], self.world, self.pace
@@ -71,6 +74,15 @@ class Simulator:
                 [k for k in self.keys if isinstance(k, ZegoKeys)], self.world, self.pace
             ),
         }
+
+    def listen(self, listener: Listener) -> None:
+        """Be told of every agent that joins or ends, in this world and those after a reset."""
+        self._listeners.append(listener)
+        self.world.listen(listener)
+
+    def real_s(self, world_s: float) -> float:
+        """Return how many seconds of the clock so many of the world's are."""
+        return world_s / self._speed
 
     def world_time(self, at: datetime) -> datetime:
         """Return what the world's clock shows when the wall clock shows `at`."""

@@ -108,7 +108,7 @@ class Switches:
     )
     zego_kick_ends: bool = _switch("kicking the AgentUserId ends the instance (1203)", default=True)
     zego_kick_unknown_room_code: int = _switch(
-        "Code of KickoutUser about a room nobody was in (the RTC list has 104)", default=0
+        "Code of KickoutUser about a room with nobody in it (0: success)", default=104
     )
 
     def turn(self, wanted: Mapping[str, Any]) -> list[str]:

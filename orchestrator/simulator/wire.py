@@ -5,6 +5,7 @@ Rule 2: a vendor's file turns a `Refusal` into the vendor's own envelope; nobody
 """
 
 import json
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +14,9 @@ from typing import Any, Protocol
 from orchestrator.simulator.world import Vendor
 
 Fields = Mapping[str, Any]
+
+_LETTERS_AND_DIGITS = frozenset(string.ascii_letters + string.digits)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,7 +93,7 @@ class VendorApi(Protocol):
 
 def to_json(value: object) -> bytes:
     """Return compact JSON."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def parse_object(body: bytes) -> dict[str, Any] | None:
@@ -103,6 +107,8 @@ def parse_object(body: bytes) -> dict[str, Any] | None:
 
 def is_text(value: object, *, longest: int, extra: str) -> bool:
     """Return whether `value` is 1 to `longest` ASCII letters, digits or characters of `extra`."""
-    if not isinstance(value, str) or not 0 < len(value) <= longest or not value.isascii():
-        return False
-    return all(c.isalnum() or c in extra for c in value)
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= longest
+        and _LETTERS_AND_DIGITS.union(extra).issuperset(value)
+    )

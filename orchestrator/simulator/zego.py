@@ -173,13 +173,11 @@ class Zego:
         if not 0 < len(user_ids) <= KICKED_AT_ONCE:
             raise Refusal("2", "UserId[]: expected 1 to 5 user ids")
         call.ids["agent_user_id"] = user_ids[0]
-        room = self._world.rooms.get(RoomKey(Vendor.ZEGO, call.key_id, room_id))
-        if room is not None:
-            ends = self._switches.zego_kick_ends
-            self._world.kick(room, user_ids, call.world_at, ends=ends)
-        elif self._switches.zego_kick_unknown_room_code:
-            code = str(self._switches.zego_kick_unknown_room_code)
-            raise Refusal(code, "the room does not exist")
+        room = self._world.room(RoomKey(Vendor.ZEGO, call.key_id, room_id))
+        code = self._switches.zego_kick_unknown_room_code
+        if code and not self._present(room_id, call):
+            raise Refusal(str(code), "the room does not exist")
+        self._world.kick(room, user_ids, call.world_at, ends=self._switches.zego_kick_ends)
 
     def _request_id(self) -> str:
         return str(self._lots.randrange(10**18, 10**19))

@@ -63,6 +63,9 @@ class Client:
         body = {"action": "CreateAgentInstance", "n": 1, "fault": fault} | more
         assert (await self.post("faults", body))[0] == 200
 
+    def is_idle(self, number: int) -> bool:
+        return self.simulator.world.agents[number].idle_since is not None
+
     def agents(self) -> int:
         return len(self.simulator.world.agents)
 
@@ -223,9 +226,9 @@ async def test_the_world_is_looked_at_and_steered(client: Client) -> None:
     assert (agent["agent_user_id"], agent["room_id"], agent["why"]) == ("agent1", "room1", None)
     away = {"account": "zego", "room_id": "room1", "user_id": "user1", "do": "leave"}
     assert await client.post("users", away) == (200, {"present": False, "publishing": False})
-    assert client.simulator.world.agents[0].idle_since is not None
+    assert client.is_idle(0)
     assert (await client.post("users", away | {"do": "publish"}))[1]["publishing"]
-    assert client.simulator.world.agents[0].idle_since is None
+    assert not client.is_idle(0)
     status, ended = await client.post(f"agents/{agent['id']}/end", {"why": "kicked"})
     assert (status, ended["why"], ended["live"]) == (200, "kicked", False)
     assert (await client.get("agents?live=true"))["agents"] == []
@@ -276,6 +279,8 @@ async def test_a_reset_begins_anew(client: Client) -> None:
         ("agents/a0/end", {"why": "bored"}, "idle or kicked or fault"),
         ("agents/a0/end", {"why": "idle"}, "the id or handle of an agent"),
         ("switches", {"zego_capacity": "ten"}, "switches"),
+        ("callbacks", {"account": "zego", "url": "ftp://x"}, "http"),
+        ("faults", {"action": "callback", "fault": "hang"}, "delay or double or drop"),
     ],
 )
 async def test_wrong_requests_are_told_what_was_expected(

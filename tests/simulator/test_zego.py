@@ -93,11 +93,13 @@ def test_a_kick_ends_the_instance_by_switch(world: Any, ends: bool, live: list[s
 
 
 def test_kicks_of_nobody_nowhere_and_of_too_many(world: Any) -> None:
+    assert world.zego("KickoutUser", ROOM | {"UserId[]": "a"})[1] == "104"
+    create(world)
     assert world.zego("KickoutUser", ROOM | {"UserId[]": ["a", "b"]})[1] == ""
     assert world.zego("KickoutUser", ROOM)[1] == "2"
     assert world.zego("KickoutUser", ROOM | {"UserId[]": list("abcdef")})[1] == "2"
-    world.turn(zego_kick_unknown_room_code=104)
-    assert world.zego("KickoutUser", ROOM | {"UserId[]": "a"})[1] == "104"
+    world.turn(zego_kick_unknown_room_code=0)
+    assert world.zego("KickoutUser", {"RoomId": "empty", "UserId[]": "a"})[1] == ""
 
 
 def test_the_user_list_comes_in_pages_and_in_both_orders(world: Any) -> None:
