@@ -17,9 +17,12 @@ _WIDE = 200
 """Columns of what is no terminal: a file has no edge at which a line must end."""
 
 _TASK_COLUMNS = (
-    "task_id", "account", "desired_state", "phase", "age_s", "waiting_for", "reason",
-    "vendor_task_id",
+    "task_id", "account", "phase", "age_s", "waiting_for", "reason", "vendor_task_id",
 )  # fmt: skip
+_FOLDED = frozenset({"reason", "vendor_task_id"})
+"""Columns that give way where a terminal is narrow."""
+_HANDLE_CHARS = 24
+"""Of a handle that are shown: Tencent's are longer than a line; `--json` has all of it."""
 _CONVERGENCE_COLUMNS = ("account", "age", "tasks", "oldest_s")
 _HEALTH_COLUMNS = ("account", "action", "calls", "failures", "p50_ms", "p95_ms")
 _COLOURS: Mapping[str, str] = {
@@ -81,7 +84,7 @@ def task_line(task: View) -> str:
     """Return one task as a line of text, for what is no terminal."""
     parts = (
         task["task_id"],
-        task["phase"],
+        phase_text(task),
         f"waiting for {task['waiting_for']}" if task.get("waiting_for") else None,
         task.get("reason"),
         task.get("vendor_task_id"),
@@ -105,16 +108,24 @@ def spell(value: Any) -> str:
 def _table(columns: Sequence[str], rows: Iterable[View]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=column not in _FOLDED, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(column, row) for column in columns))
     return table
 
 
 def _cell(column: str, row: View) -> str:
-    text = escape(spell(row.get(column)))
-    if column != "phase":
-        return text
-    end_reason = row.get("end_reason")
-    why = f" ({escape(end_reason)})" if end_reason else ""
-    return f"[{_COLOURS.get(text, 'none')}]{text}{why}[/]"
+    if column == "phase":
+        return f"[{_COLOURS.get(row['phase'], 'none')}]{escape(phase_text(row))}[/]"
+    text = spell(row.get(column))
+    if column == "vendor_task_id" and len(text) > _HANDLE_CHARS:
+        text = f"{text[:_HANDLE_CHARS]}…"
+    return escape(text)
+
+
+def phase_text(task: View) -> str:
+    """Return a task's phase with what it is on its way to, or why it ended."""
+    phase, desired = task["phase"], task["desired_state"]
+    if phase in {"stopped", "failed"}:
+        return f"{phase} ({task['end_reason']})" if task.get("end_reason") else phase
+    return phase if desired == "running" else f"{phase} → {desired}"

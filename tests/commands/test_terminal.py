@@ -8,7 +8,13 @@ from rich.console import Console
 
 from orchestrator.commands.live import Lines
 from orchestrator.commands.status import as_json
-from orchestrator.commands.terminal import event_line, overview_tables, spell, tasks_table
+from orchestrator.commands.terminal import (
+    event_line,
+    overview_tables,
+    phase_text,
+    spell,
+    tasks_table,
+)
 from orchestrator.store.views import Overview
 
 AT = datetime(2030, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
@@ -53,6 +59,32 @@ def test_a_table_shows_rows_up_to_its_height_and_counts_the_rest() -> None:
 def test_what_an_application_wrote_is_text_and_no_markup() -> None:
     text = shown(tasks_table([task(reason="[red]InvalidSpec[/] [/nope]", phase="failed")]))
     assert "[red]InvalidSpec[/] [/nope]" in text
+
+
+@pytest.mark.parametrize(
+    ("phase", "desired", "end_reason", "text"),
+    [
+        ("running", "running", None, "running"),
+        ("pending", "running", "vendor_fault", "pending"),
+        ("running", "stopped", None, "running → stopped"),
+        ("stopping", "deleted", "deleted", "stopping → deleted"),
+        ("stopped", "stopped", "requested", "stopped (requested)"),
+        ("failed", "running", None, "failed"),
+    ],
+)
+def test_a_phase_tells_where_it_leads_or_why_it_ended(
+    phase: str, desired: str, end_reason: str | None, text: str
+) -> None:
+    row = task(phase=phase, desired_state=desired, end_reason=end_reason)
+    assert phase_text(row) == text
+
+
+def test_on_a_narrow_terminal_ids_and_phases_stay_whole() -> None:
+    row = task(task_id="0123456789abcdef" * 2, reason="x" * 100, vendor_task_id="y" * 100)
+    text = shown(tasks_table([row]), width=80)
+    assert "0123456789abcdef" * 2 in text
+    assert "running" in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_an_overview_without_rows_can_be_shown() -> None:

@@ -1,0 +1,95 @@
+import re
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from orchestrator.clock import boot_ns
+from orchestrator.commands.dev import configure
+from orchestrator.examples import EXAMPLES
+
+PATIENCE_NS = 60_000_000_000
+
+
+@contextmanager
+def developing(folder: Path, *args: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-m", "orchestrator", "dev", "--listen", "127.0.0.1:0", *args]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process, told_until(process, "ready")
+        finally:
+            process.kill()
+
+
+def told_until(process: subprocess.Popen[str], last: str) -> str:
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.rstrip("\n") == last:
+            return "".join(lines)
+    raise AssertionError(f"ended before {last!r}:\n{''.join(lines)}")
+
+
+def told_of(process: subprocess.Popen[str], start: str) -> str:
+    """Wait for the line about a task that begins like this."""
+    assert process.stdout is not None
+    give_up_ns = boot_ns() + PATIENCE_NS
+    for line in process.stdout:
+        if line.startswith(start):
+            return line
+        assert boot_ns() < give_up_ns
+    raise AssertionError(f"ended before a line {start!r}")
+
+
+def run_line(folder: Path, line: str) -> list[tuple[object, ...]]:
+    """Run a printed line as sqlite3's client would, with the library that is in every Python."""
+    client, option, timeout, file, sql = shlex.split(line)
+    assert (client, option, timeout) == ("sqlite3", "-cmd", ".timeout 5000")
+    with closing(sqlite3.connect(folder / file, timeout=5, isolation_level=None)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_everything_runs_and_what_it_tells_to_try_works(tmp_path: Path) -> None:
+    with developing(tmp_path) as (process, told):
+        for example in EXAMPLES:
+            assert re.search(rf"^{example.id}  running", told, re.MULTILINE)
+        explain, stop, start, history, forget = re.findall(r"^  (sqlite3 .*)$", told, re.MULTILINE)
+        assert {row[0] for row in run_line(tmp_path, explain)} == {each.id for each in EXAMPLES}
+        run_line(tmp_path, stop)
+        told_of(process, "example-zego  stopped (requested)")
+        run_line(tmp_path, start)
+        run_line(tmp_path, forget)
+        assert len(run_line(tmp_path, history)) == 10
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+
+
+def test_it_can_be_started_again_on_the_same_file(tmp_path: Path) -> None:
+    for _ in range(2):
+        with developing(tmp_path) as (process, told):
+            for example in EXAMPLES:
+                assert re.search(rf"^{example.id}  running", told, re.MULTILINE)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=30) == 0
+
+
+def test_without_examples_nothing_is_inserted(tmp_path: Path) -> None:
+    with developing(tmp_path, "--no-examples") as (_, told):
+        assert "example-zego  " not in told
+        explain = re.findall(r"^  (sqlite3 .*)$", told, re.MULTILINE)[0]
+        assert run_line(tmp_path, explain) == []
+
+
+@pytest.mark.parametrize("name", ["volcengine", "tencent", "zego"])
+def test_every_account_is_at_the_simulated_vendors(name: str) -> None:
+    config = configure("sqlite:////nowhere/o.db", "http://127.0.0.1:1")
+    assert config.accounts[name].provider == name
+    assert config.accounts[name].endpoint == "http://127.0.0.1:1"
+    assert {example.account for example in EXAMPLES} == set(config.accounts)
