@@ -109,34 +109,46 @@ CREATE TRIGGER agent_task_times_insert AFTER INSERT ON agent_task
 WHEN NEW.start_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
     OR NEW.start_by NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
     OR NEW.stop_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
-    OR NEW.heartbeat_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
     OR NEW.created_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
-    OR NEW.updated_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
     UPDATE agent_task SET
         start_at = strftime('%Y-%m-%d %H:%M:%f', start_at) || '000',
         start_by = strftime('%Y-%m-%d %H:%M:%f', start_by) || '000',
         stop_at = strftime('%Y-%m-%d %H:%M:%f', stop_at) || '000',
+        created_at = strftime('%Y-%m-%d %H:%M:%f', created_at) || '000'
+    WHERE id = NEW.id;
+END;
+
+CREATE TRIGGER agent_task_times_update AFTER UPDATE OF start_at, start_by, stop_at, created_at ON agent_task
+WHEN NEW.start_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
+    OR NEW.start_by NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
+    OR NEW.stop_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
+    OR NEW.created_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
+BEGIN
+    UPDATE agent_task SET
+        start_at = strftime('%Y-%m-%d %H:%M:%f', start_at) || '000',
+        start_by = strftime('%Y-%m-%d %H:%M:%f', start_by) || '000',
+        stop_at = strftime('%Y-%m-%d %H:%M:%f', stop_at) || '000',
+        created_at = strftime('%Y-%m-%d %H:%M:%f', created_at) || '000'
+    WHERE id = NEW.id;
+END;
+
+CREATE TRIGGER agent_task_stamps_insert AFTER INSERT ON agent_task
+WHEN NEW.heartbeat_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
+    OR NEW.updated_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
+BEGIN
+    UPDATE agent_task SET
         heartbeat_at = strftime('%Y-%m-%d %H:%M:%f', heartbeat_at) || '000',
-        created_at = strftime('%Y-%m-%d %H:%M:%f', created_at) || '000',
         updated_at = strftime('%Y-%m-%d %H:%M:%f', updated_at) || '000'
     WHERE id = NEW.id;
 END;
 
-CREATE TRIGGER agent_task_times_update AFTER UPDATE OF start_at, start_by, stop_at, heartbeat_at, created_at, updated_at ON agent_task
-WHEN NEW.start_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
-    OR NEW.start_by NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
-    OR NEW.stop_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
-    OR NEW.heartbeat_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
-    OR NEW.created_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
+CREATE TRIGGER agent_task_stamps_update AFTER UPDATE OF heartbeat_at, updated_at ON agent_task
+WHEN NEW.heartbeat_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
     OR NEW.updated_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
 BEGIN
     UPDATE agent_task SET
-        start_at = strftime('%Y-%m-%d %H:%M:%f', start_at) || '000',
-        start_by = strftime('%Y-%m-%d %H:%M:%f', start_by) || '000',
-        stop_at = strftime('%Y-%m-%d %H:%M:%f', stop_at) || '000',
         heartbeat_at = strftime('%Y-%m-%d %H:%M:%f', heartbeat_at) || '000',
-        created_at = strftime('%Y-%m-%d %H:%M:%f', created_at) || '000',
         updated_at = strftime('%Y-%m-%d %H:%M:%f', updated_at) || '000'
     WHERE id = NEW.id;
 END;

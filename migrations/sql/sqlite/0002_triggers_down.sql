@@ -10,6 +10,8 @@ DROP TRIGGER agent_task_touched;
 DROP TRIGGER agent_task_deleted;
 DROP TRIGGER agent_task_times_insert;
 DROP TRIGGER agent_task_times_update;
+DROP TRIGGER agent_task_stamps_insert;
+DROP TRIGGER agent_task_stamps_update;
 DROP TRIGGER task_owner_stamp_insert;
 DROP TRIGGER task_owner_stamp_update;
 DROP TRIGGER task_owner_changed;
