@@ -12,6 +12,7 @@ from typing import assert_never
 from orchestrator import settings
 from orchestrator.config import Config
 from orchestrator.core.model import Account
+from orchestrator.daemon.book import AccountRuntime
 from orchestrator.errors import UsageError
 from orchestrator.providers.base import Provider
 from orchestrator.providers.tencent import Tencent
@@ -19,19 +20,6 @@ from orchestrator.providers.volcengine import Volcengine
 from orchestrator.providers.zego import Zego
 from orchestrator.secret import Secret
 from orchestrator.store.engine import Database, open_database
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccountRuntime:
-    """One configured account, ready to be used."""
-
-    provider: Provider
-    account: Account
-    limits: Mapping[str, int]
-    """Calls per second for each of the vendor's actions; 0: no limit."""
-    call_timeout: timedelta
-    max_agents: int | None
-    """Agents at a time; None: no limit of ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
