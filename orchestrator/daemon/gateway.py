@@ -5,8 +5,8 @@ with enough of the lease left. It signs a start as of its announce. It never rep
 """
 
 import secrets as lots
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final, assert_never
 
@@ -40,6 +40,8 @@ class Gateway:
     limiter: Limiter
     book: Book
     secrets: Mapping[str, str] = field(repr=False)
+    redact: Callable[[str], str]
+    """Takes known secrets out of what a vendor said."""
 
     async def carry_out(self, order: Order) -> Settlement:
         """Make the call and return what it came to. Raises nothing but cancellation."""
@@ -49,7 +51,8 @@ class Gateway:
         except Exception as error:
             log.exception("call_broken", task_id=order.flight.task_id)
             outcome = Indefinite(code="InternalError", message=type(error).__name__)
-        return call.settle(outcome)
+        said = self.redact(outcome.message)
+        return call.settle(replace(outcome, message=said) if said != outcome.message else outcome)
 
 
 class _Call:
@@ -126,7 +129,8 @@ class _Call:
         if self.deadline_ns - boot_ns() < SHORTEST_CALL_NS:
             return NotSent(code="LeaseTooShort", message="too little of the lease is left")
         started_ns = boot_ns()
-        self.asked_ns = started_ns
+        # What a look through many pages proves, it proves as of the first.
+        self.asked_ns = self.asked_ns or started_ns
         reply = await self.gateway.transport.send(
             request, deadline_ns=self.deadline_ns, work_class=self.order.flight.work_class
         )

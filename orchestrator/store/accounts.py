@@ -85,7 +85,6 @@ _OBSERVE = (
     update(account_state)
     .where(account_state.c.account == bindparam("b_account"))
     .values(
-        live_agents=bindparam("b_live"),
         breaker=bindparam("b_breaker"),
         clock_offset_ms=bindparam("b_offset"),
         updated_at=bindparam("b_at"),
@@ -163,12 +162,27 @@ def undate(connection: Connection, account: str, now: datetime) -> None:
     connection.execute(_UNDATE, {"b_account": account, "b_at": now})
 
 
+_COUNT = (
+    update(account_state)
+    .where(one_of(account_state.c.account, "names"))
+    .values(
+        live_agents=select(func.count())
+        .where(vendor_agent.c.account == account_state.c.account, vendor_agent.c.ended_at.is_(None))
+        .scalar_subquery()
+    )
+)
+
+
+def recount(connection: Connection, names: Sequence[str]) -> None:
+    """Write how many agents may live in these accounts. It counts them all: call it seldom."""
+    connection.execute(_COUNT, {"names": list(names)})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """What a daemon tells of an account, for people and metrics."""
 
     account: str
-    live_agents: int
     breaker: str | None
     clock_offset_ms: int | None
 
@@ -178,7 +192,6 @@ def observe(connection: Connection, observed: Iterable[Observed], now: datetime)
     rows = [
         {
             "b_account": one.account,
-            "b_live": one.live_agents,
             "b_breaker": one.breaker,
             "b_offset": one.clock_offset_ms,
             "b_at": now,

@@ -25,6 +25,15 @@ class Daemon:
     accounts: Sequence[str]
 
 
+GAP: timedelta = timedelta(seconds=5)
+"""Longer than this without a heartbeat of any daemon, and no application is blamed for its own."""
+
+
+def is_gap(last: datetime | None, now: datetime) -> bool:
+    """Return whether the daemons were away so long that nobody's silence means anything."""
+    return last is None or now - last > GAP
+
+
 _BEAT = (
     update(daemon)
     .where(daemon.c.id == bindparam("b_id"))
@@ -55,14 +64,31 @@ def register(connection: Connection, one: Daemon, now: datetime) -> None:
     )
 
 
-def beat(connection: Connection, daemon_id: str, now: datetime, *, draining: bool) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """What a heartbeat says."""
+
+    daemon_id: str
+    draining: bool
+
+
+def beat(connection: Connection, said: Beat, now: datetime) -> None:
     """Say that this daemon runs."""
-    connection.execute(_BEAT, {"b_id": daemon_id, "b_now": now, "b_draining": draining})
+    values = {"b_id": said.daemon_id, "b_now": now, "b_draining": said.draining}
+    connection.execute(_BEAT, values)
 
 
-def say_asleep(connection: Connection, daemon_id: str, *, asleep: bool) -> None:
-    """Say whether this daemon has nothing to do and wants to be notified."""
-    connection.execute(_ASLEEP, {"b_id": daemon_id, "b_asleep": asleep})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sleep:
+    """Whether a daemon has nothing to do and wants to be notified."""
+
+    daemon_id: str
+    asleep: bool
+
+
+def say_asleep(connection: Connection, said: Sleep) -> None:
+    """Say whether this daemon sleeps; the triggers read it."""
+    connection.execute(_ASLEEP, {"b_id": said.daemon_id, "b_asleep": said.asleep})
 
 
 def sign_off(connection: Connection, daemon_id: str) -> None:

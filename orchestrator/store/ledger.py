@@ -19,7 +19,7 @@ from sqlalchemy import (
     update,
 )
 
-from orchestrator.core.model import Agent, Task
+from orchestrator.core.model import Agent, Status, Task
 from orchestrator.store.codec import AGENT_COLUMNS, from_agent, to_agent
 from orchestrator.store.engine import one_of
 from orchestrator.store.schema import vendor_agent
@@ -131,3 +131,33 @@ def write_agents(connection: Connection, agents: Iterable[Agent]) -> None:
 def add_late_handle(connection: Connection, agent: Agent, handle: str) -> None:
     """Add a handle that a daemon learnt after it had lost its lease, and open the row again."""
     connection.execute(_LATE_HANDLE, {"b_id": agent.id, "b_handle": handle})
+
+
+_OF_TASKS = select(
+    vendor_agent.c.task_id,
+    vendor_agent.c.account,
+    vendor_agent.c.room_id,
+    vendor_agent.c.user_id,
+    vendor_agent.c.incarnation,
+    vendor_agent.c.announced_at,
+).where(one_of(vendor_agent.c.task_id, "ids"), vendor_agent.c.ended_at.is_(None))
+
+
+def lost_statuses(connection: Connection, ids: Sequence[str]) -> list[Status]:
+    """Return statuses for tasks that have open ledger rows and no status: all of it must end."""
+    if not ids:
+        return []
+    newest: dict[str, Status] = {}
+    for task_id, account, room_id, user_id, incarnation, at in connection.execute(
+        _OF_TASKS.order_by(vendor_agent.c.incarnation), {"ids": ids}
+    ):
+        newest[task_id] = Status(
+            task_id=task_id,
+            account=account,
+            room_id=room_id,
+            user_id=user_id,
+            phase_since=at,
+            incarnation=incarnation,
+            retired=incarnation,
+        )
+    return list(newest.values())

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Select,
     bindparam,
     case,
+    func,
     literal,
     or_,
     select,
@@ -21,7 +22,7 @@ from sqlalchemy import (
 )
 
 from orchestrator.core.model import Phase, Verb, WorkClass
-from orchestrator.store.schema import agent_status, task_change
+from orchestrator.store.schema import account_control, agent_status, task_change
 
 _NOW = bindparam("now", type_=agent_status.c.due_at.type)
 _LIMIT: BindParameter[int] = bindparam("most")
@@ -131,3 +132,46 @@ def peek_parked(connection: Connection, queue: Queue, now: datetime, most: int) 
         "most": most,
     }
     return list(connection.execute(_PARKED, values).scalars())
+
+
+_KINDS = (
+    (WorkClass.STOP, Verb.STOP),
+    (WorkClass.STOP, Verb.FIND),
+    (WorkClass.STOP, Verb.KICK),
+    (WorkClass.START, Verb.START),
+    (WorkClass.OBSERVE, Verb.POLL),
+)
+_kinds = union_all(
+    *(
+        select(literal(c.value).label("work_class"), literal(v.value).label("verb"))
+        for c, v in _KINDS
+    )
+).subquery()
+_QUEUES = select(account_control.c.account, _kinds.c.work_class, _kinds.c.verb).where(
+    select(agent_status.c.task_id)
+    .where(
+        agent_status.c.account == account_control.c.account,
+        agent_status.c.parked_class == _kinds.c.work_class,
+        agent_status.c.parked_verb == _kinds.c.verb,
+    )
+    .exists()
+)
+_NEXT_DUE = select(
+    select(func.min(agent_status.c.due_at))
+    .where(agent_status.c.due_at.is_not(None))
+    .scalar_subquery(),
+    select(func.min(agent_status.c.stop_due_at))
+    .where(agent_status.c.stop_due_at.is_not(None))
+    .scalar_subquery(),
+)
+
+
+def find_queues(connection: Connection) -> set[Queue]:
+    """Return the queues of configured accounts in which anything waits."""
+    return {Queue(a, WorkClass(c), Verb(v)) for a, c, v in connection.execute(_QUEUES)}
+
+
+def next_due(connection: Connection) -> datetime | None:
+    """Return when time alone will next ask for a look at any row."""
+    times = connection.execute(_NEXT_DUE).one()
+    return min((t for t in times if t is not None), default=None)

@@ -1,0 +1,148 @@
+"""What a daemon does beside its work: says that it runs, sweeps slowly, forgets what is old.
+
+Each of the three goes on for itself; trouble in one is logged once and tried again, and stops
+neither the others nor the work.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+import anyio
+import structlog
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from orchestrator.daemon.book import Book
+from orchestrator.daemon.tally import Tally
+from orchestrator.store import accounts, daemons, health, housekeeping
+from orchestrator.store.accounts import Observed
+from orchestrator.store.daemons import Beat
+from orchestrator.store.engine import Database, DatabaseAway
+from orchestrator.store.engine import now as database_now
+from orchestrator.store.housekeeping import Horizons, Swept
+
+BEAT_S: Final = 2.0
+SWEEP_EVERY_S: Final = 3600.0
+SWEEP_STEP_S: Final = 1.0
+"""Between two steps of a walk: it is a net, and in no hurry."""
+PRUNE_EVERY_S: Final = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """How long things are kept; null: for ever."""
+
+    events: timedelta
+    commands: timedelta
+    ended: timedelta | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Janitor:
+    """Runs beside the scheduler."""
+
+    database: Database
+    book: Book
+    tally: Tally
+    daemon_id: str
+    daemon_name: str
+    keep: Keep
+    on_gap: Callable[[datetime], None]
+    """Told when heartbeats count anew: nobody could write one before."""
+    is_draining: Callable[[], bool]
+
+    async def beat(self) -> None:
+        """Say every two seconds that this daemon runs, and what it sees."""
+        await self._repeat(BEAT_S, self._beat_once)
+
+    async def sweep(self) -> None:
+        """Walk through tasks, statuses and ledger once an hour, a thousand rows at a time."""
+        await self._repeat(SWEEP_EVERY_S, self._sweep_once)
+
+    async def prune(self) -> None:
+        """Forget what is old."""
+        await self._repeat(PRUNE_EVERY_S, self._prune_once)
+
+    async def _repeat(self, every_s: float, work: Callable[[], Awaitable[None]]) -> None:
+        failing = False
+        while True:
+            try:
+                await work()
+            except (DatabaseAway, SQLAlchemyError) as error:
+                if not failing:
+                    log.warning("janitor_failed", work=work.__name__, error=str(error))
+                failing = True
+            else:
+                failing = False
+            await anyio.sleep(min(every_s, BEAT_S) if failing else every_s)
+
+    async def _beat_once(self) -> None:
+        gap_end = await self.database.write(_beat, self._beat_of(), self._observed(), durable=False)
+        if gap_end is not None:
+            log.warning("gap_ended", at=gap_end.isoformat())
+            self.on_gap(gap_end)
+        sums = self.tally.take()
+        if sums:
+            await self.database.write(health.add, sums, durable=False)
+
+    def _beat_of(self) -> Beat:
+        return Beat(daemon_id=self.daemon_id, draining=self.is_draining())
+
+    def _observed(self) -> list[Observed]:
+        return [
+            Observed(
+                account=name,
+                breaker="open" if self.book.breaker(name).is_open else None,
+                clock_offset_ms=self.book.offset(name) // timedelta(milliseconds=1),
+            )
+            for name in self.book.names
+        ]
+
+    async def _sweep_once(self) -> None:
+        for walk in (
+            partial(self._walk, housekeeping.sweep_tasks),
+            partial(self._walk, housekeeping.sweep_statuses),
+            partial(self._walk, housekeeping.sweep_ledger),
+        ):
+            await walk()
+
+    async def _walk(self, step: Callable[[Connection, str, str], Swept]) -> None:
+        after: str | None = ""
+        while after is not None:
+            swept = await self.database.write(step, after, self.daemon_name, durable=False)
+            if swept.mended:
+                log.warning("swept", walk=step.__name__, mended=swept.mended)
+            after = swept.last
+            if after is not None:
+                await anyio.sleep(SWEEP_STEP_S)
+
+    async def _prune_once(self) -> None:
+        await self.database.write(accounts.recount, self.book.names, durable=False)
+        gone = housekeeping.STEP
+        while gone >= housekeeping.STEP:
+            gone = await self.database.write(_prune, self.keep, durable=False)
+            await anyio.sleep(SWEEP_STEP_S)
+
+
+def _beat(connection: Connection, beat: Beat, observed: list[Observed]) -> datetime | None:
+    """Write the heartbeat; return the present if the last one of any daemon is too long ago."""
+    now = database_now(connection)
+    last = daemons.last_heartbeat(connection)
+    daemons.beat(connection, beat, now)
+    accounts.observe(connection, observed, now)
+    if not daemons.is_gap(last, now):
+        return None
+    daemons.grant_amnesty(connection, now)
+    return now
+
+
+def _prune(connection: Connection, keep: Keep) -> int:
+    now = database_now(connection)
+    ended = None if keep.ended is None else now - keep.ended
+    before = Horizons(events=now - keep.events, commands=now - keep.commands, ended=ended)
+    return housekeeping.prune(connection, before)

@@ -1,0 +1,131 @@
+"""Collects outcomes and settles them together; what they tell of the account takes effect here.
+
+Batches form by themselves: while one is written, the next one gathers.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from orchestrator.core.outcome import Denied, NotSent, Throttled
+from orchestrator.daemon.book import Book
+from orchestrator.daemon.limiter import Action, Limiter
+from orchestrator.daemon.settle import Settlement, Settling, settle
+from orchestrator.daemon.tally import Tally
+from orchestrator.store.engine import Database, DatabaseAway
+
+if TYPE_CHECKING:
+    from orchestrator.store.accounts import Standing
+
+BATCH_MAX: Final[Mapping[str, int]] = {"postgresql": 256, "sqlite": 48}
+"""Outcomes in one transaction. SQLite's one lock is held for about 2 ms."""
+LOCKED_WAIT_S: Final = 0.02
+"""How soon what others had locked is tried again."""
+AWAY_WAIT_S: Final = 0.2
+QUEUE_MAX: Final = 1024
+"""More outcomes than there can be calls in flight."""
+_OURS: Final = frozenset({"LeaseTooShort", "SlotMissed", "RateLimited"})
+"""Reasons of our own for not sending: they say nothing about the vendor."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What the settler works with."""
+
+    database: Database
+    limiter: Limiter
+    book: Book
+    tally: Tally
+    daemon_id: str
+    daemon_name: str
+    nudge: Callable[[], None]
+
+
+class Settler:
+    """Takes settlements from calls and writes them."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._send, self._receive = anyio.create_memory_object_stream[Settlement](QUEUE_MAX)
+        self._most = BATCH_MAX[desk.database.dialect]
+        self.standings: Mapping[str, Standing] = MappingProxyType({})
+        """How the accounts stood at the last look."""
+
+    async def put(self, settlement: Settlement) -> None:
+        """Hand over what a call came to."""
+        await self._send.send(settlement)
+
+    def finish(self) -> None:
+        """Take nothing more: `run` ends when all is settled."""
+        self._send.close()
+
+    async def run(self) -> None:
+        """Settle until `finish`, and then what is left."""
+        with self._receive:
+            async for first in self._receive:
+                batch = [first]
+                while len(batch) < self._most and self._receive.statistics().current_buffer_used:
+                    batch.append(self._receive.receive_nowait())
+                await self._settle(batch)
+
+    async def _settle(self, batch: list[Settlement]) -> None:
+        for one in batch:
+            await self._take_effect(one)
+        left = batch
+        while left:
+            try:
+                left = await self._desk.database.write(
+                    settle, self._settling(), left, durable=False
+                )
+            except (DatabaseAway, SQLAlchemyError) as error:
+                log.warning("settle_failed", outcomes=len(left), error=str(error))
+                await anyio.sleep(AWAY_WAIT_S)
+                continue
+            if left:
+                await anyio.sleep(LOCKED_WAIT_S)
+        self._desk.nudge()
+
+    def _settling(self) -> Settling:
+        book = self._desk.book
+        return Settling(
+            daemon_id=self._desk.daemon_id,
+            daemon_name=self._desk.daemon_name,
+            accounts={
+                name: book.account(name, self.standings.get(name), None) for name in book.names
+            },
+            denied=frozenset(
+                name for name, standing in self.standings.items() if standing.denied_code
+            ),
+        )
+
+    async def _take_effect(self, one: Settlement) -> None:
+        """Change the account's pace: its action's, its breaker's. Tell it once, on the edge."""
+        name, outcome = one.order.account.name, one.settled.outcome
+        self._desk.tally.count(name, one)
+        if isinstance(outcome, Throttled) and not outcome.capacity:
+            await self._throttle(Action(account=name, name=one.action), outcome.after)
+        if isinstance(outcome, Denied):
+            standing = self.standings.get(name)
+            if standing is None or standing.denied_code is None:
+                log.error("account_denied", account=name, code=outcome.code)
+        if isinstance(outcome, NotSent) and outcome.code in _OURS:
+            return
+        before, after = self._desk.book.record(name, outcome, one.settled.answered_at)
+        if before.is_open and not after.is_open:
+            log.info("circuit_closed", account=name)
+        elif after.is_open and not before.is_open:
+            log.warning("circuit_open", account=name, code=outcome.code)
+
+    async def _throttle(self, action: Action, after: timedelta | None) -> None:
+        try:
+            await self._desk.limiter.throttle(action, after)
+        except (DatabaseAway, SQLAlchemyError) as error:
+            log.warning("throttle_failed", action=action.name, error=str(error))

@@ -1,0 +1,31 @@
+"""All that a daemon is given: nothing in `daemon` reads configuration or chooses a class."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from orchestrator.daemon.book import AccountRuntime
+from orchestrator.daemon.janitor import Keep
+from orchestrator.store.engine import Database
+from orchestrator.wake.base import Waker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """A daemon that does not run yet."""
+
+    name: str
+    owner_prefix: str
+    database: Database
+    accounts: Mapping[str, AccountRuntime]
+    secrets: Mapping[str, str] = field(repr=False)
+    redact: Callable[[str], str]
+    """Takes known secrets out of a text."""
+    open_waker: Callable[[], Waker]
+    notified: bool
+    """Whether triggers wake the daemon only while its row says that it sleeps."""
+    lease: timedelta
+    shutdown_timeout: timedelta
+    keep: Keep
+    abandoned: frozenset[str] = frozenset()
+    """Accounts with agents and without keys that a person gave up."""

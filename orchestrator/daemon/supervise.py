@@ -1,0 +1,264 @@
+"""The daemon as a whole: what is started in which order, and how it ends.
+
+Start: schema, the one place on an SQLite file, accounts, the daemon's row; then everything at once.
+End, at SIGTERM: no new claims; calls in flight may finish; what they came to is settled; the row
+goes. What is not finished by the deadline is left announced, as after a crash.
+"""
+
+import os
+import secrets as lots
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, TypeVar
+from uuid import uuid4
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+from sqlalchemy import Connection
+
+from orchestrator import __version__
+from orchestrator.clock import Anchor, boot_ns
+from orchestrator.core.names import RANDOM_LENGTH, compose
+from orchestrator.daemon import settler
+from orchestrator.daemon.book import Book
+from orchestrator.daemon.claim import Desk
+from orchestrator.daemon.gateway import Gateway
+from orchestrator.daemon.janitor import Janitor
+from orchestrator.daemon.limiter import Action, Limiter
+from orchestrator.daemon.scheduler import Parts, Scheduler
+from orchestrator.daemon.settler import Settler
+from orchestrator.daemon.setup import Setup
+from orchestrator.daemon.tally import Tally
+from orchestrator.daemon.transport import Transport
+from orchestrator.errors import UsageError
+from orchestrator.store import accounts, daemons, migrate
+from orchestrator.store.engine import DatabaseAway
+from orchestrator.store.engine import now as database_now
+from orchestrator.store.single import hold_single_daemon
+from orchestrator.wake.base import Waker
+
+RETRY_FIRST_S: Final = 0.2
+RETRY_LAST_S: Final = 5.0
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+async def run(setup: Setup) -> None:
+    """Serve until SIGTERM, SIGINT or cancellation.
+
+    Raises SchemaError if the schema is not this version's, and UsageError if another daemon holds
+    the SQLite file or an account that has agents is not configured any more.
+    """
+    await _until_reachable(lambda: migrate.check_version(setup.database))
+    with _hold(setup):
+        begun = await _begin(setup)
+        try:
+            await _Daemon(setup, begun).serve()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await _end(setup, begun)
+
+
+async def _until_reachable(work: Callable[[], Awaitable[T]]) -> T:
+    """Do something that needs the database, as soon as it can be reached. One line says why not."""
+    wait_s, told = RETRY_FIRST_S, False
+    while True:
+        try:
+            return await work()
+        except DatabaseAway as error:
+            if not told:
+                log.warning("database_away", error=str(error), message="trying until it is there")
+            told = True
+            await anyio.sleep(wait_s)
+            wait_s = min(RETRY_LAST_S, wait_s * 2)
+
+
+@contextmanager
+def _hold(setup: Setup) -> Iterator[None]:
+    """Hold the SQLite file, where there is one, for this daemon alone."""
+    if setup.database.path is None:
+        yield
+        return
+    with hold_single_daemon(setup.database.path, setup.name):
+        yield
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """What the first transaction told."""
+
+    daemon_id: str
+    mark: str
+    amnesty_at: datetime | None
+    anchor: Anchor
+
+
+async def _begin(setup: Setup) -> _Begun:
+    """Register this daemon. Raises UsageError."""
+    before_ns = boot_ns()
+    one = daemons.Daemon(
+        id=str(uuid4()),
+        name=setup.name,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        version=__version__,
+        wake="notify" if setup.notified else "poll",
+        accounts=sorted(setup.accounts),
+    )
+    known = frozenset(setup.accounts) | setup.abandoned
+    now, mark, amnesty_at = await _until_reachable(
+        lambda: setup.database.write(_register, one, known)
+    )
+    for name in sorted(setup.abandoned):
+        log.warning("account_abandoned", account=name)
+    log.info("started", daemon=setup.name, accounts=sorted(setup.accounts), version=__version__)
+    anchor = Anchor(then=now, before_ns=before_ns, after_ns=boot_ns())
+    return _Begun(daemon_id=one.id, mark=mark, amnesty_at=amnesty_at, anchor=anchor)
+
+
+def _register(
+    connection: Connection, one: daemons.Daemon, known: frozenset[str]
+) -> tuple[datetime, str, datetime | None]:
+    now = database_now(connection)
+    elsewhere = daemons.accounts_of_others(connection, one.id, now)
+    lost = sorted(daemons.accounts_with_open_agents(connection) - known - elsewhere)
+    if lost:
+        raise UsageError(
+            f"agents may run in accounts that the configuration does not have: {', '.join(lost)}; "
+            f"put them back, or give them up with --abandon {lost[0]}"
+        )
+    last = daemons.last_heartbeat(connection)
+    daemons.register(connection, one, now)
+    accounts.ensure(connection, one.accounts, now)
+    if daemons.is_gap(last, now):
+        daemons.grant_amnesty(connection, now)
+    mark, amnesty_at = daemons.read_installation(connection)
+    return now, mark, amnesty_at
+
+
+async def _end(setup: Setup, begun: _Begun) -> None:
+    try:
+        await setup.database.write(daemons.sign_off, begun.daemon_id)
+    except DatabaseAway:
+        log.warning("database_away", message="the daemon's row stays until it is old")
+    log.info("stopped", daemon=setup.name)
+
+
+class _Daemon:
+    """The parts of a running daemon, wired."""
+
+    def __init__(self, setup: Setup, begun: _Begun) -> None:
+        self.setup = setup
+        self.begun = begun
+        self.book = Book(setup.accounts)
+        self.tally = Tally()
+        self.limiter = Limiter(setup.database, _limits(setup))
+        self.transport = Transport(now=self._now, on_date=self.book.note_offset)
+        self.gateway = Gateway(
+            transport=self.transport,
+            limiter=self.limiter,
+            book=self.book,
+            secrets=setup.secrets,
+            redact=setup.redact,
+        )
+
+    async def serve(self) -> None:
+        """Run everything, until it is asked to stop and what was begun is done."""
+        async with self.transport, self.setup.open_waker() as waker:
+            settling = Settler(self._settler_desk(waker))
+            scheduler = Scheduler(self._parts(waker, settling))
+            janitor = self._janitor(scheduler)
+            async with anyio.create_task_group() as aside:
+                aside.start_soon(_watch_signals, scheduler)
+                for work in (janitor.beat, janitor.sweep, janitor.prune):
+                    aside.start_soon(work)
+                await self._work(scheduler, settling)
+                aside.cancel_scope.cancel()
+
+    async def _work(self, scheduler: Scheduler, settling: Settler) -> None:
+        async with anyio.create_task_group() as outcomes:
+            outcomes.start_soon(settling.run)
+            async with anyio.create_task_group() as calls:
+                await scheduler.run(calls)
+                log.info("draining")
+                self._limit(calls)
+            settling.finish()
+
+    def _limit(self, calls: TaskGroup) -> None:
+        """Give calls in flight a last while; a call that is cut off stays announced."""
+        calls.cancel_scope.deadline = (
+            anyio.current_time() + self.setup.shutdown_timeout.total_seconds()
+        )
+
+    def _now(self) -> datetime:
+        return self.begun.anchor.not_earlier(boot_ns())
+
+    def _settler_desk(self, waker: Waker) -> settler.Desk:
+        return settler.Desk(
+            database=self.setup.database,
+            limiter=self.limiter,
+            book=self.book,
+            tally=self.tally,
+            daemon_id=self.begun.daemon_id,
+            daemon_name=self.setup.name,
+            nudge=waker.nudge,
+        )
+
+    def _parts(self, waker: Waker, settling: Settler) -> Parts:
+        desk = Desk(
+            daemon_id=self.begun.daemon_id,
+            daemon_name=self.setup.name,
+            lease=self.setup.lease,
+            book=self.book,
+            secrets=self.setup.secrets,
+            draw_name=self._draw_name,
+            redact=self.setup.redact,
+            amnesty_at=self.begun.amnesty_at,
+        )
+        return Parts(
+            database=self.setup.database,
+            limiter=self.limiter,
+            gateway=self.gateway,
+            settler=settling,
+            waker=waker,
+            desk=desk,
+            notified=self.setup.notified,
+        )
+
+    def _janitor(self, scheduler: Scheduler) -> Janitor:
+        return Janitor(
+            database=self.setup.database,
+            book=self.book,
+            tally=self.tally,
+            daemon_id=self.begun.daemon_id,
+            daemon_name=self.setup.name,
+            keep=self.setup.keep,
+            on_gap=scheduler.grant_amnesty,
+            is_draining=scheduler.is_draining,
+        )
+
+    def _draw_name(self) -> str:
+        drawn = lots.token_bytes(RANDOM_LENGTH)
+        return compose(self.setup.owner_prefix, self.begun.mark, drawn)
+
+
+def _limits(setup: Setup) -> dict[Action, int]:
+    return {
+        Action(account=name, name=action): limit
+        for name, runtime in setup.accounts.items()
+        for action, limit in runtime.limits.items()
+    }
+
+
+async def _watch_signals(scheduler: Scheduler) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("signal", signal=signal.Signals(number).name)
+            scheduler.drain()
