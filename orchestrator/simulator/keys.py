@@ -65,7 +65,7 @@ DEMO: tuple[VolcengineKeys, TencentKeys, ZegoKeys] = (
         account="tencent",
         sdk_app_id=1400000001,
         secret_id="AKIDdemodemodemodemodemodemodemodemo",  # noqa: S106 - plainly fake
-        secret_key="demodemodemodemodemodemodemodemo",  # noqa: S106 - plainly fake
+        secret_key="fakefakefakefakefakefakefakefake",  # noqa: S106 - plainly fake
         usersig_key="de30" * 16,
         callback_secret="DemoTencentCallback",  # noqa: S106 - plainly fake
     ),
