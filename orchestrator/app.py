@@ -1,18 +1,20 @@
 """The composition root: the only file that turns configuration into the parts that run.
 
-Rule 1: the only file that names the vendors' adapters together.
+Rule 1: the only file that names the concrete classes: the vendors' adapters, the wakers.
 Rule 2: it builds and wires; it does no I/O. Opening a connection is left to its first use.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import assert_never
+from functools import partial
+from typing import Final, assert_never
 
 from orchestrator import settings
 from orchestrator.config import Config
 from orchestrator.core.model import Account
 from orchestrator.daemon.book import AccountRuntime
+from orchestrator.daemon.janitor import Keep
+from orchestrator.daemon.setup import Setup
 from orchestrator.errors import UsageError
 from orchestrator.providers.base import Provider
 from orchestrator.providers.tencent import Tencent
@@ -20,24 +22,22 @@ from orchestrator.providers.volcengine import Volcengine
 from orchestrator.providers.zego import Zego
 from orchestrator.secret import Secret
 from orchestrator.store.engine import Database, open_database
+from orchestrator.wake.base import Waker
+from orchestrator.wake.poll import PollWaker
+from orchestrator.wake.postgres import PostgresWaker
+from orchestrator.wake.sqlite import SqliteWaker
+
+POLL_EVERY: Final = timedelta(milliseconds=10)
+"""With `wake = "poll"`: how often the daemon looks. It costs about a hundredth of a core."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class App:
-    """All that the daemon needs, and nothing that runs yet."""
+def build(config: Config, redact: Callable[[str], str], abandoned: Iterable[str] = ()) -> Setup:
+    """Return the daemon that a configuration describes. The caller closes its database.
 
-    config: Config
-    database: Database
-    accounts: Mapping[str, AccountRuntime]
-    """By the name that rows use."""
-    secrets: Mapping[str, str] = field(repr=False)
-    """What `{"$secret": "name"}` resolves to, by name."""
-    abandoned: frozenset[str] = frozenset()
-    """Accounts that a person gave up (`run --abandon`): they have agents, and no keys any more."""
-
-
-def build(config: Config, abandoned: Iterable[str] = ()) -> App:
-    """Return the application that a configuration describes. The caller closes its database.
+    Args:
+        config: the whole file.
+        redact: takes known secrets out of a text.
+        abandoned: accounts that a person gave up (`run --abandon`).
 
     Raises:
         UsageError: an account is to be abandoned that is still configured.
@@ -47,11 +47,19 @@ def build(config: Config, abandoned: Iterable[str] = ()) -> App:
     if kept:
         names = ", ".join(kept)
         raise UsageError(f"--abandon {names}: still configured; remove it from the file first")
-    return App(
-        config=config,
-        database=build_database(config),
+    database = build_database(config)
+    return Setup(
+        name=config.daemon.name,
+        owner_prefix=config.daemon.owner_prefix,
+        database=database,
         accounts=build_accounts(config),
         secrets=reveal_secrets(config),
+        redact=redact,
+        open_waker=_choose_waker(config.database, database),
+        notified=database.dialect == "postgresql" and config.database.wake == "notify",
+        lease=timedelta(seconds=config.leases.ttl_s),
+        shutdown_timeout=timedelta(seconds=config.daemon.shutdown_timeout_s),
+        keep=_keep(config.retention),
         abandoned=given_up,
     )
 
@@ -85,6 +93,26 @@ def build_provider(configured: settings.Account) -> Provider:
             return _zego(configured)
         case _:
             assert_never(configured)
+
+
+def _choose_waker(configured: settings.Database, database: Database) -> Callable[[], Waker]:
+    """Return what opens the way in which the daemon hears of commits."""
+    if database.path is not None:
+        return partial(SqliteWaker, database.path)
+    if configured.wake == "poll":
+        return partial(PollWaker, POLL_EVERY)
+    # LISTEN needs a connection that stays ours, and a transaction pooler gives none.
+    url = configured.listen_url or configured.url
+    return partial(PostgresWaker, url.reveal())
+
+
+def _keep(retention: settings.Retention) -> Keep:
+    ended = timedelta(days=retention.stopped_days) if retention.stopped_days else None
+    return Keep(
+        events=timedelta(days=retention.events_days),
+        commands=timedelta(days=retention.commands_days),
+        ended=ended,
+    )
 
 
 def _runtime(name: str, configured: settings.Account, config: Config) -> AccountRuntime:

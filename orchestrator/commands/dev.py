@@ -16,12 +16,14 @@ import anyio
 import typer
 
 from orchestrator import examples, log
-from orchestrator.app import App, build
+from orchestrator.app import build
 from orchestrator.clock import boot_ns
 from orchestrator.commands.hints import Hints
 from orchestrator.commands.live import Board, open_board
 from orchestrator.commands.simulate import AddressError, served
 from orchestrator.config import Config, understand
+from orchestrator.daemon import supervise
+from orchestrator.daemon.setup import Setup
 from orchestrator.settings import Address, Log
 from orchestrator.simulator import Simulator
 from orchestrator.simulator.keys import DEMO
@@ -56,25 +58,27 @@ def run(wanted: Wanted) -> None:
     """
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / "dev.log").open("a", encoding="utf-8") as stream:
-        log.configure(Log(), log.Redactor(examples.SECRETS.values()), stream)
+        redactor = log.Redactor(examples.SECRETS.values())
+        log.configure(Log(), redactor, stream)
         try:
-            anyio.run(_serve, wanted, stream.name)
+            anyio.run(_serve, wanted, redactor, stream.name)
         except KeyboardInterrupt:
             typer.echo("stopped")
 
 
-async def _serve(wanted: Wanted, log_path: str) -> None:
+async def _serve(wanted: Wanted, redactor: log.Redactor, log_path: str) -> None:
     async with _vendors(wanted.listen) as vendors_url:
         config = configure(wanted.database or DATABASE_URL, vendors_url)
+        redactor.learn(config.secret_values)
         database_url = config.database.url.reveal()
         await migrate.upgrade(database_url, schema=config.database.schema_)
         hints = Hints(database_url=database_url, vendors_url=vendors_url, log_path=log_path)
-        app = build(config)
+        setup = build(config, redactor.clean)
         try:
-            await _run_beside(app, hints, examples.EXAMPLES if wanted.examples else ())
+            await _run_beside(setup, hints, examples.EXAMPLES if wanted.examples else ())
         finally:
             with anyio.CancelScope(shield=True):
-                await app.database.close()
+                await setup.database.close()
 
 
 @asynccontextmanager
@@ -92,40 +96,38 @@ async def _vendors(listen: Address | None) -> AsyncIterator[str]:
         yield url
 
 
-async def _run_beside(app: App, hints: Hints, wanted: Sequence[examples.Example]) -> None:
+async def _run_beside(setup: Setup, hints: Hints, wanted: Sequence[examples.Example]) -> None:
     """Run the daemon, and beside it the table that shows what it does."""
-    from orchestrator.daemon import supervise  # noqa: PLC0415 - not before all else is in order
-
     async with anyio.create_task_group() as tasks:
 
         async def run_daemon() -> None:
-            await supervise.run(app)
+            await supervise.run(setup)
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(run_daemon)
-        await app.database.write(demo.ask_for, wanted, str(uuid4()))
+        await setup.database.write(demo.ask_for, wanted, str(uuid4()))
         with open_board() as board:
-            await _until_running(app, board, {example.id for example in wanted})
+            await _until_running(setup, board, {example.id for example in wanted})
             board.say(hints.text())
             board.say("ready")
-            await _follow(app, board)
+            await _follow(setup, board)
 
 
-async def _until_running(app: App, board: Board, ids: set[str]) -> None:
+async def _until_running(setup: Setup, board: Board, ids: set[str]) -> None:
     """Show the tasks until all of `ids` run; not longer than anybody would watch."""
     enough_ns = boot_ns() + PATIENCE_NS
     while boot_ns() < enough_ns:
-        overview = await app.database.read(views.overview)
+        overview = await setup.database.read(views.overview)
         board.show(overview.tasks)
         running = {task["task_id"] for task in overview.tasks if task["phase"] == "running"}
-        if ids <= running and await app.database.read(demo.has_daemon, os.getpid()):
+        if ids <= running and await setup.database.read(demo.has_daemon, os.getpid()):
             return
         await anyio.sleep(REFRESH_S)
 
 
-async def _follow(app: App, board: Board) -> None:
+async def _follow(setup: Setup, board: Board) -> None:
     while True:
-        overview = await app.database.read(views.overview)
+        overview = await setup.database.read(views.overview)
         board.show(overview.tasks)
         await anyio.sleep(REFRESH_S)
 

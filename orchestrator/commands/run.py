@@ -6,8 +6,10 @@ from pathlib import Path
 import anyio
 
 from orchestrator import log
-from orchestrator.app import App, build
+from orchestrator.app import build
 from orchestrator.config import open_config
+from orchestrator.daemon import supervise
+from orchestrator.daemon.setup import Setup
 
 
 def run(option: Path | None, abandon: Sequence[str]) -> None:
@@ -18,21 +20,20 @@ def run(option: Path | None, abandon: Sequence[str]) -> None:
         OrchestratorError: what `supervise.run` raises.
     """
     config = open_config(option)
-    log.configure(config.log, log.Redactor(config.secret_values))
+    redactor = log.Redactor(config.secret_values)
+    log.configure(config.log, redactor)
     say = log.logger(__name__)
     for warning in config.warnings:
         say.warning("configuration", message=warning)
     try:
-        anyio.run(_serve, build(config, abandon))
+        anyio.run(_serve, build(config, redactor.clean, abandon))
     except KeyboardInterrupt:
         say.info("interrupted")
 
 
-async def _serve(app: App) -> None:
-    from orchestrator.daemon import supervise  # noqa: PLC0415 - a wrong file is told of at once
-
+async def _serve(setup: Setup) -> None:
     try:
-        await supervise.run(app)
+        await supervise.run(setup)
     finally:
         with anyio.CancelScope(shield=True):
-            await app.database.close()
+            await setup.database.close()
