@@ -22,5 +22,6 @@ def broken(row: Row, account: Account) -> Iterator[str]:
         yield "failed without a failed start"
     if status.intent is Verb.START and row.unwanted:
         yield "starts while an earlier incarnation is not proven gone"
-    if len(row.wanted) > 1 and account.caps.recovery is not Recovery.EVICT:
-        yield "two open agents in one incarnation at a vendor that does not evict"
+    unsettled = sum(not agent.is_known for agent in row.wanted)
+    if unsettled > 1 and account.caps.recovery is not Recovery.EVICT:
+        yield "two unsettled agents in one incarnation at a vendor that does not evict"

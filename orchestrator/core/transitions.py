@@ -14,13 +14,16 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
         {_P.PENDING, _P.RUNNING, _P.STOPPING, _P.QUARANTINED, _P.STOPPED, _P.FAILED}
     ),
     _P.RUNNING: frozenset({_P.STARTING, _P.STOPPING, _P.PENDING, _P.STOPPED}),
-    _P.STOPPING: frozenset({_P.PENDING, _P.STARTING, _P.QUARANTINED, _P.STOPPED, _P.FAILED}),
+    _P.STOPPING: frozenset(
+        {_P.PENDING, _P.STARTING, _P.RUNNING, _P.QUARANTINED, _P.STOPPED, _P.FAILED}
+    ),
     _P.QUARANTINED: frozenset({_P.PENDING, _P.STARTING, _P.STOPPING, _P.STOPPED, _P.FAILED}),
     _P.STOPPED: frozenset({_P.PENDING, _P.STARTING, _P.STOPPING, _P.FAILED}),
     _P.FAILED: frozenset({_P.PENDING, _P.STARTING, _P.STOPPING, _P.STOPPED}),
 }
 """A restart goes back to `pending`. It may end before anybody saw it, so `stopped` and `failed`
-follow one another. From where nothing runs to `running` or `stopping`: a handle that turned up late.
+follow one another. From where nothing runs to `running` or `stopping`, and back to `running`: a
+handle turned up late, and what it stands for is asked about before anything else.
 """
 
 
