@@ -31,6 +31,7 @@ class Kind(StrEnum):
     EMPTY = "empty"
     THROTTLE = "throttle"  # the vendor's own words for too many calls
     CODE = "code"  # a code of the vendor's, given as `code`
+    DIES = "dies"  # the start is answered well, and the agent ends at once by a fault
     DROP = "drop"  # of a callback: it is never sent
     DOUBLE = "double"  # of a callback: it is sent twice
 

@@ -60,8 +60,3 @@ class Pace:
     def worst(self) -> dict[PaceKey, int]:
         """Return the largest number of calls in any one second, by key."""
         return {key: window.worst for key, window in self._arrived.items()}
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._admitted.clear()
-        self._arrived.clear()

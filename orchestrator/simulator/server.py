@@ -97,7 +97,7 @@ class Server:
                 return await _send_huge(request)
             case _:
                 pass
-        return _reset(request) if sent is None else _response(sent, call.at)
+        return _reset(request) if sent is None else _response(sent, self._simulator.clock())
 
     def _answer_before_fault(self, call: Call, fault: Fault) -> Answer | None:
         """Let the call have its effect, unless the fault comes before it."""
@@ -108,6 +108,8 @@ class Server:
                 return self._simulator.throttle(call)
             case Kind.CODE:
                 return self._simulator.refuse(call, fault)
+            case Kind.DIES:
+                return self._simulator.serve_stillborn(call)
             case _:
                 return self._simulator.serve(call)
 

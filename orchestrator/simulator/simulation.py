@@ -17,7 +17,7 @@ from orchestrator.simulator.switches import Switches
 from orchestrator.simulator.tencent import Tencent
 from orchestrator.simulator.volcengine import Volcengine
 from orchestrator.simulator.wire import Answer, Call, VendorApi
-from orchestrator.simulator.world import Listener, Vendor, World
+from orchestrator.simulator.world import Listener, Vendor, Why, World
 from orchestrator.simulator.zego import Zego
 
 
@@ -100,6 +100,14 @@ class Simulator:
         """Let the vendor do what the call asks."""
         self.world.advance(call.world_at)
         return self._vendors[call.vendor].serve(call)
+
+    def serve_stillborn(self, call: Call) -> Answer:
+        """Let the vendor do what the call asks, and end whatever agent that started."""
+        before = len(self.world.agents)
+        answer = self.serve(call)
+        for agent in self.world.agents[before:]:
+            self.world.end(agent, Why.FAULT, call.world_at)
+        return answer
 
     def throttle(self, call: Call) -> Answer:
         """Let the vendor say that there are too many calls."""

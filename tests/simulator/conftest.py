@@ -76,14 +76,14 @@ class World:
         return answer.status, answer.code, json.loads(answer.body)
 
     def volcengine(
-        self, action: str, body: Mapping[str, Any], version: str = "2024-12-01", **changes: Any
+        self, action: str, body: Any, version: str = "2024-12-01", **changes: Any
     ) -> tuple[int, str, dict[str, Any]]:
         return self.ask(self.volcengine_call(action, body, version, **changes))
 
     def volcengine_call(
         self,
         action: str,
-        body: Mapping[str, Any],
+        body: Any,
         version: str = "2024-12-01",
         *,
         secret: str = VOLCENGINE.secret_access_key,
@@ -93,7 +93,7 @@ class World:
         get = action == "GetRoomOnlineUsers"
         query = {"Action": action, "Version": version}
         query |= {k: str(v) for k, v in body.items()} if get else {}
-        content = b"" if get else json.dumps(body).encode()
+        content = b"" if get else as_bytes(body)
         headers = sign_v4(
             Unsigned(
                 method="GET" if get else "POST",
@@ -108,23 +108,21 @@ class World:
         method = "GET" if get else "POST"
         return self._call(Vendor.VOLCENGINE, action, version, method, query, headers, content)
 
-    def tencent(
-        self, action: str, body: Mapping[str, Any], **changes: Any
-    ) -> tuple[int, str, dict[str, Any]]:
+    def tencent(self, action: str, body: Any, **changes: Any) -> tuple[int, str, dict[str, Any]]:
         status, code, answer = self.ask(self.tencent_call(action, body, **changes))
         return status, code, answer["Response"]
 
     def tencent_call(
         self,
         action: str,
-        body: Mapping[str, Any],
+        body: Any,
         *,
         secret: str = TENCENT.secret_key,
         key_id: str = TENCENT.secret_id,
         region: str = "ap-guangzhou",
         signed_ago_s: float = 0,
     ) -> Call:
-        content = json.dumps(body).encode()
+        content = as_bytes(body)
         headers = sign_tc3(
             TC3Call(host=HOST, action=action, version="2019-07-22", region=region, body=content),
             keys=TC3Keys(secret_id=key_id, secret_key=secret),
@@ -132,15 +130,13 @@ class World:
         )
         return self._call(Vendor.TENCENT, action, "2019-07-22", "POST", {}, headers, content)
 
-    def zego(
-        self, action: str, body: Mapping[str, Any], **changes: Any
-    ) -> tuple[int, str, dict[str, Any]]:
+    def zego(self, action: str, body: Any, **changes: Any) -> tuple[int, str, dict[str, Any]]:
         return self.ask(self.zego_call(action, body, **changes))
 
     def zego_call(
         self,
         action: str,
-        body: Mapping[str, Any],
+        body: Any,
         *,
         secret: str = ZEGO.server_secret,
         app_id: int = ZEGO.app_id,
@@ -158,7 +154,7 @@ class World:
         query: dict[str, Any] = dict(pair.split("=") for pair in text.split("&"))
         query.pop(without, None)
         query |= body if rooms else {}
-        content = b"" if rooms else json.dumps(body).encode()
+        content = b"" if rooms else as_bytes(body)
         method = "GET" if rooms else "POST"
         return self._call(Vendor.ZEGO, query.get("Action", ""), "2.0", method, query, {}, content)
 
@@ -248,6 +244,11 @@ class World:
         room = next(a.room for a in reversed(world.agents) if a.vendor is vendor)
         user = world.user(room, "user1")
         world.place_user(room, "user1", type(user)(present=present, publishing=publishing), now)
+
+
+def as_bytes(body: Mapping[str, Any] | str) -> bytes:
+    """A mapping becomes JSON; a string is sent as it is."""
+    return body.encode() if isinstance(body, str) else json.dumps(body).encode()
 
 
 @pytest.fixture

@@ -179,6 +179,13 @@ async def test_a_throttled_call_and_one_with_a_code_have_no_effect(client: Clien
 
 
 @pytest.mark.anyio
+async def test_an_agent_may_die_after_a_good_answer(client: Client) -> None:
+    await client.script("dies")
+    assert await client.create() == 0
+    assert [agent.why for agent in client.simulator.world.agents] == ["fault"]
+
+
+@pytest.mark.anyio
 async def test_a_late_request_has_its_effect_though_its_client_has_gone(client: Client) -> None:
     joined = anyio.Event()
     client.simulator.world.listen(lambda *_: joined.set())

@@ -272,3 +272,9 @@ def test_twenty_of_one_action_in_any_second(world: Any) -> None:
     world.turn(tencent_qps=20)
     codes = [world.tencent("DescribeAIConversation", SESSION)[1] for _ in range(21)]
     assert codes == [GONE] * 20 + ["RequestLimitExceeded"]
+
+
+@pytest.mark.parametrize("body", ["half {", "[]", "[" * 100_000])
+def test_a_body_that_is_no_json_object(world: Any, body: str) -> None:
+    assert world.tencent("StartAIConversation", body)[1] == "InvalidParameter"
+    assert world.live() == []

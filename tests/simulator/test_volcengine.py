@@ -266,3 +266,9 @@ def test_sixty_of_one_action_in_any_second(world: Any) -> None:
     assert world.volcengine("StopVoiceChat", world.volcengine_task())[1] == ""
     world.clock.move(1)
     assert world.volcengine("StartVoiceChat", start)[0] == 200
+
+
+@pytest.mark.parametrize("body", ["half {", "[]", "[" * 100_000])
+def test_a_body_that_is_no_json_object(world: Any, body: str) -> None:
+    assert world.volcengine("StartVoiceChat", body)[1] == "InvalidParameter.Unmarshal"
+    assert world.live() == []

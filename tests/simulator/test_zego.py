@@ -318,3 +318,9 @@ def test_bodies_it_refuses(world: Any, block: str, change: dict[str, Any] | None
     body[block] = None if change is None else body[block] | change
     assert world.zego("CreateAgentInstance", body)[1] == "410000003"
     assert world.live() == []
+
+
+@pytest.mark.parametrize("body", ["half {", "[]", "[" * 100_000])
+def test_a_body_that_is_no_json_object(world: Any, body: str) -> None:
+    assert world.zego("CreateAgentInstance", body)[1] == "410000004"
+    assert world.live() == []
