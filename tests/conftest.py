@@ -76,7 +76,7 @@ async def postgres_url(
     """The URL of a migrated Postgres database of the test's own."""
     del anyio_backend  # asked for, so that it is there before this
     name = f"orc_test_{uuid4().hex[:12]}"
-    await _administer(postgres_server, f'CREATE DATABASE "{name}" TEMPLATE "{postgres_template}"')
+    await _copy_database(postgres_server, postgres_template, name)
     yield _database_url(postgres_server, name)
     await _administer(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
@@ -115,6 +115,16 @@ async def _administer(url: str, statement: str) -> None:
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def _copy_database(url: str, template: str, name: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        # Three times as quick as the default, which came with the choice.
+        strategy = " STRATEGY file_copy" if connection.get_server_version().major >= 15 else ""
+        await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"{strategy}')
     finally:
         await connection.close()
 

@@ -20,6 +20,22 @@ def plain(statement: str) -> TextClause:
     return text(statement.replace(":", r"\:"))
 
 
+def update(table: str, assignment: str) -> str:
+    """Return an UPDATE of all rows."""
+    return f"UPDATE {table} SET {assignment}"  # noqa: S608 - a test's own words
+
+
+def insert(table: str, **literals: str) -> str:
+    """Return an INSERT of one row of SQL literals."""
+    columns, values = ", ".join(literals), ", ".join(literals.values())
+    return f"INSERT INTO {table} ({columns}) VALUES ({values})"  # noqa: S608 - a test's own words
+
+
+def quoted(value: str) -> str:
+    """Return the SQL literal of a text."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 def _run(connection: Connection, statements: Sequence[str]) -> None:
     for statement in statements:
         connection.execute(plain(statement))

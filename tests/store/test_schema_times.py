@@ -5,14 +5,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select
+from sqlalchemy import insert as insert_into
+from sqlalchemy import update as update_of
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.store.columns import Timestamp
 from orchestrator.store.engine import Database, open_database
 from orchestrator.store.schema import agent_status, agent_task
-from tests.store.rows import TASK, changes, run, value
+from tests.store.rows import TASK, changes, insert, quoted, run, update, value
 
 pytestmark = pytest.mark.anyio
 
@@ -31,12 +33,14 @@ SPELLINGS = {
     "2030-06-01 23:59:59.999+00:00": datetime(2030, 6, 1, 23, 59, 59, 999_000, tzinfo=UTC),
 }
 
+IDENTITY = {"id": "'t1'", "account": "'a'", "room_id": "'r'", "user_id": "'u'"}
+
 REFUSED = [
     "12:00",
     "2025-02-30",
     "2025-02-30 10:00:00",
     "2460000.5",
-    "tomorrow-ish",
+    "some day",
     "",
     "0001-01-01 00:00:00",
 ]
@@ -44,11 +48,12 @@ REFUSED_BY_SQLITE = ["2025-01-01", "2460000.123456789", "1735689600", "2025-01-0
 
 
 def read_stop_at(connection: Connection) -> datetime | None:
-    return connection.execute(select(agent_task.c.stop_at)).scalar_one()
+    found: datetime | None = connection.execute(select(agent_task.c.stop_at)).scalar_one()
+    return found
 
 
 def write_stop_at(connection: Connection, instant: datetime) -> None:
-    connection.execute(update(agent_task).values(stop_at=instant))
+    connection.execute(update_of(agent_task).values(stop_at=instant))
 
 
 def is_due(connection: Connection, instant: datetime) -> bool:
@@ -60,7 +65,7 @@ def is_due(connection: Connection, instant: datetime) -> bool:
 async def test_every_spelling_reads_and_compares_as_what_it_means(
     database: Database, written: str, meant: datetime
 ) -> None:
-    await run(database, TASK, f"UPDATE agent_task SET stop_at = '{written}'")
+    await run(database, TASK, update("agent_task", f"stop_at = {quoted(written)}"))
     found = await database.read(read_stop_at)
     assert found is not None
     assert found.utcoffset() == timedelta(0)
@@ -72,10 +77,10 @@ async def test_every_spelling_reads_and_compares_as_what_it_means(
 
 @pytest.mark.parametrize("written", SPELLINGS)
 async def test_an_insert_with_any_spelling_is_one_change(database: Database, written: str) -> None:
+    literal = quoted(written)
     await run(
         database,
-        "INSERT INTO agent_task (id, account, room_id, user_id, start_at, start_by, stop_at)"
-        f" VALUES ('t1', 'acc', 'room', 'human', '{written}', '{written}', '{written}')",
+        insert("agent_task", **IDENTITY, start_at=literal, start_by=literal, stop_at=literal),
     )
     assert await changes(database) == [("t1", "insert", False)]
 
@@ -85,7 +90,7 @@ async def test_what_is_no_full_date_and_time_is_refused(database: Database, writ
     await run(database, TASK)
     for column in ("start_at", "start_by", "stop_at", "heartbeat_at"):
         with pytest.raises(DBAPIError):
-            await run(database, f"UPDATE agent_task SET {column} = '{written}'")
+            await run(database, update("agent_task", f"{column} = {quoted(written)}"))
     assert await database.read(read_stop_at) is None
 
 
@@ -93,12 +98,10 @@ async def test_what_is_no_full_date_and_time_is_refused(database: Database, writ
 async def test_sqlite_refuses_what_it_would_misread(sqlite_url: str, written: str) -> None:
     database = open_database(sqlite_url)
     await run(database, TASK)
-    for literal in (
-        f"'{written}'",
-        written if written.replace(".", "").isdigit() else "1735689600",
-    ):
+    bare = written if written.replace(".", "").isdigit() else "1735689600"
+    for literal in (quoted(written), bare):
         with pytest.raises(DBAPIError):
-            await run(database, f"UPDATE agent_task SET stop_at = {literal}")
+            await run(database, update("agent_task", f"stop_at = {literal}"))
     await database.close()
 
 
@@ -127,7 +130,7 @@ async def test_sqlite_stores_the_daemons_format(sqlite_url: str) -> None:
 async def test_what_cannot_be_read_comes_back_as_it_is(sqlite_url: str) -> None:
     def poison(connection: Connection) -> None:
         row = {"task_id": "t9", "account": "a", "room_id": "r", "user_id": "u"}
-        connection.execute(insert(agent_status).values(row))
+        connection.execute(insert_into(agent_status).values(row))
         connection.exec_driver_sql("UPDATE agent_status SET due_at = 'soon'")
 
     def read(connection: Connection) -> object:

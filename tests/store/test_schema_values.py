@@ -1,23 +1,23 @@
 """What the constraints refuse, on both databases."""
 
+from collections.abc import Mapping
+
 import pytest
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
+from sqlalchemy import insert as insert_into
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from orchestrator.core.model import EndReason, Phase, Verb, WaitingFor, What, WorkClass
-from orchestrator.store.engine import Database, open_database
+from orchestrator.store.engine import Database, now, open_database
 from orchestrator.store.schema import agent_status, agent_task, installation
-from tests.store.rows import TASK, query, run, value
+from tests.store.rows import TASK, insert, query, quoted, run, value
 
 pytestmark = pytest.mark.anyio
 
-TASKS = "INSERT INTO agent_task (id, account, room_id, user_id{columns}) VALUES ({id}, 'a', 'r', 'u'{values})"
-
 
 def insert_task(id_: str = "'t1'", **columns: str) -> str:
-    names = "".join(f", {name}" for name in columns)
-    values = "".join(f", {literal}" for literal in columns.values())
-    return TASKS.format(columns=names, id=id_, values=values)
+    row = {"id": id_, "account": "'a'", "room_id": "'r'", "user_id": "'u'", **columns}
+    return insert("agent_task", **row)
 
 
 GOOD_IDS = ["a", "A-Z_09", "x" * 64, "-", "_"]
@@ -26,14 +26,14 @@ BAD_IDS = ["", "x" * 65, "a b", "a.b", "ä", "~a", "a\n", "a'", "a/b"]
 
 @pytest.mark.parametrize("id_", GOOD_IDS)
 async def test_an_id_may_be(database: Database, id_: str) -> None:
-    await run(database, insert_task(f"'{id_}'"))
+    await run(database, insert_task(quoted(id_)))
     assert await value(database, "SELECT id FROM agent_task") == id_
 
 
 @pytest.mark.parametrize("id_", BAD_IDS)
 async def test_an_id_may_not_be(database: Database, id_: str) -> None:
     with pytest.raises(DBAPIError):
-        await run(database, insert_task("'" + id_.replace("'", "''") + "'"))
+        await run(database, insert_task(quoted(id_)))
 
 
 async def test_an_id_may_not_be_null(database: Database) -> None:
@@ -78,8 +78,8 @@ async def test_a_task_is_refused(database: Database, columns: dict[str, str]) ->
 STATUS = {"task_id": "t1", "account": "a", "room_id": "r", "user_id": "u"}
 
 
-def insert_status(connection: Connection, columns: dict[str, object]) -> None:
-    connection.execute(insert(agent_status).values({**STATUS, **columns}))
+def insert_status(connection: Connection, columns: Mapping[str, object]) -> None:
+    connection.execute(insert_into(agent_status).values({**STATUS, **columns}))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ async def test_every_word_of_the_core_is_taken_and_no_other(
 async def test_a_phase_in_which_something_may_live_has_a_time(
     database: Database, phase: Phase
 ) -> None:
-    timed = {"phase": phase, "due_at": await database.read(_now)}
+    timed = {"phase": phase, "due_at": await database.read(now)}
     await database.write(insert_status, timed)
     bare = {"phase": phase, "task_id": "t2"}
     if phase in {Phase.PENDING, Phase.STOPPED, Phase.FAILED}:
@@ -115,15 +115,9 @@ async def test_a_phase_in_which_something_may_live_has_a_time(
         await database.write(insert_status, bare)
 
 
-def _now(connection: Connection) -> object:
-    from orchestrator.store.engine import now
-
-    return now(connection)
-
-
 @pytest.mark.parametrize("what", What)
 async def test_every_wish_can_be_written(database: Database, what: What) -> None:
-    await run(database, f"INSERT INTO task_change (task_id, what) VALUES ('t1', '{what}')")
+    await run(database, insert("task_change", task_id="'t1'", what=quoted(what)))
 
 
 async def test_an_unknown_wish_is_refused(database: Database) -> None:
@@ -159,7 +153,7 @@ async def test_json_comes_back_as_it_was(database: Database) -> None:
 
     def write(connection: Connection) -> None:
         row = {"id": "t1", "account": "a", "room_id": "r", "user_id": "u", "spec": spec}
-        connection.execute(insert(agent_task).values(row))
+        connection.execute(insert_into(agent_task).values(row))
 
     await database.write(write)
     assert await database.read(specs) == [spec]
@@ -175,8 +169,7 @@ async def test_json_too_deep_to_parse_harms_no_other_row(database: Database) -> 
 
 
 REPLACE = [
-    "INSERT OR REPLACE INTO agent_task (id, account, room_id, user_id) VALUES ('t1', 'b', 'c', 'd')",
-    "REPLACE INTO agent_task (id, account, room_id, user_id) VALUES ('t1', 'b', 'c', 'd')",
+    insert_task(account="'b'").replace("INSERT", verb) for verb in ("INSERT OR REPLACE", "REPLACE")
 ]
 
 

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.store.engine import Database
-from tests.store.rows import COMMAND, TASK, query, run, value
+from tests.store.rows import COMMAND, TASK, insert, query, quoted, run, update, value
 
 pytestmark = pytest.mark.anyio
 
@@ -43,15 +43,13 @@ async def test_a_retried_insert_is_harmless_even_when_the_task_has_gone(task: Da
 
 
 async def test_a_task_must_exist(task: Database) -> None:
-    with pytest.raises(DBAPIError, match="agent_command.task_id: there is no such agent_task"):
+    with pytest.raises(DBAPIError, match=r"agent_command\.task_id: there is no such agent_task"):
         await run(task, "INSERT INTO agent_command (task_id, kind) VALUES ('nobody', 'say')")
 
 
 async def test_a_command_begins_queued(task: Database) -> None:
-    with pytest.raises(DBAPIError, match="agent_command.state is the daemon's"):
-        await run(
-            task, "INSERT INTO agent_command (task_id, kind, state) VALUES ('t1', 'say', 'done')"
-        )
+    with pytest.raises(DBAPIError, match=r"agent_command\.state is the daemon's"):
+        await run(task, insert("agent_command", task_id="'t1'", kind="'say'", state="'done'"))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +66,7 @@ async def test_a_command_begins_queued(task: Database) -> None:
 )
 async def test_what_was_asked_for_cannot_change(task: Database, assignment: str) -> None:
     with pytest.raises(DBAPIError, match="agent_command cannot change: to take a command back"):
-        await run(task, f"UPDATE agent_command SET {assignment}")
+        await run(task, update("agent_command", assignment))
 
 
 async def test_the_daemon_fills_in_nulls_once_and_writes_what_became_of_it(task: Database) -> None:
@@ -81,19 +79,21 @@ async def test_the_daemon_fills_in_nulls_once_and_writes_what_became_of_it(task:
     )
     for assignment in ("sequence = 6", "expires_at = '2031-01-01 00:00:00'", "sequence = NULL"):
         with pytest.raises(DBAPIError, match="agent_command cannot change"):
-            await run(task, f"UPDATE agent_command SET {assignment}")
+            await run(task, update("agent_command", assignment))
 
 
 @pytest.mark.parametrize("state", ["queued", "sending"])
 async def test_an_open_command_cannot_be_deleted(task: Database, state: str) -> None:
-    await run(task, f"UPDATE agent_command SET state = '{state}'")
+    await run(task, update("agent_command", f"state = {quoted(state)}"))
     with pytest.raises(DBAPIError, match="what = 'cancel_command'"):
         await run(task, "DELETE FROM agent_command")
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "superseded", "expired"])
 async def test_an_ended_command_can_be_pruned(task: Database, state: str) -> None:
-    await run(task, f"UPDATE agent_command SET state = '{state}'", "DELETE FROM agent_command")
+    await run(
+        task, update("agent_command", f"state = {quoted(state)}"), "DELETE FROM agent_command"
+    )
     assert await query(task, "SELECT id FROM agent_command") == []
 
 

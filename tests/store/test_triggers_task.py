@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.store.engine import Database, now
-from tests.store.rows import TASK, changes, query, run, value
+from tests.store.rows import TASK, changes, insert, query, quoted, run, update, value
 
 pytestmark = pytest.mark.anyio
 
@@ -50,7 +50,7 @@ UPDATES = {
     """labels = '{"a": 1}'""": [],
     "heartbeat_at = '2030-01-01 00:00:00+00:00'": [],
     "account = account, room_id = room_id, user_id = user_id, id = id": [],
-    """desired_state = 'stopped', spec = '{"a": 1}', stop_at = '2030-01-01 00:00', priority = 1""": [
+    """desired_state = 'stopped', spec = '{"a": 1}', stop_at = '2030-01-01 00:00'""": [
         STOP,
         SPEC,
         TIMING,
@@ -67,15 +67,15 @@ UPDATES = {
 async def test_an_update_tells_what_changed_its_meaning(
     task: Database, assignment: str, expected: list[tuple[str, str, bool]]
 ) -> None:
-    await run(task, f"UPDATE agent_task SET {assignment}")
+    await run(task, update("agent_task", assignment))
     assert await changes(task) == expected
 
 
 @pytest.mark.parametrize("assignment", [key for key, told in UPDATES.items() if STOP not in told])
 async def test_a_value_written_again_is_no_change(task: Database, assignment: str) -> None:
-    await run(task, f"UPDATE agent_task SET {assignment}")
+    await run(task, update("agent_task", assignment))
     await changes(task)
-    await run(task, f"UPDATE agent_task SET {assignment}")
+    await run(task, update("agent_task", assignment))
     assert await changes(task) == []
 
 
@@ -109,7 +109,7 @@ async def test_an_upsert_is_an_update(task: Database) -> None:
 @pytest.mark.parametrize("column", ["id", "account", "room_id", "user_id"])
 async def test_identity_cannot_change(task: Database, column: str) -> None:
     with pytest.raises(DBAPIError, match=f"agent_task.{column} cannot change: insert a new row"):
-        await run(task, f"UPDATE agent_task SET {column} = 'other'")
+        await run(task, update("agent_task", f"{column} = 'other'"))
     assert await query(task, "SELECT id, account, room_id, user_id FROM agent_task") == [
         ("t1", "acc", "room", "human")
     ]
@@ -134,8 +134,7 @@ async def test_updated_at_follows_changes_but_not_heartbeats(task: Database) -> 
     "statement",
     [
         "UPDATE agent_task SET owner = 'nobody'",
-        "INSERT INTO agent_task (id, account, room_id, user_id, owner)"
-        " VALUES ('t2', 'acc', 'room', 'human', 'nobody')",
+        insert("agent_task", id="'t2'", account="'a'", room_id="'r'", user_id="'u'", owner="'b'"),
     ],
 )
 async def test_an_owner_must_exist(task: Database, statement: str) -> None:
@@ -160,16 +159,13 @@ async def test_an_owner_may_go_and_its_tasks_hear_of_it(task: Database) -> None:
 async def test_an_owners_heartbeat_is_stamped_by_the_database(task: Database, written: str) -> None:
     await run(
         task,
-        "INSERT INTO task_owner (name, heartbeat_timeout_s, heartbeat_at)"
-        f" VALUES ('other', 30, '{written}')",
-        f"UPDATE task_owner SET heartbeat_at = '{written}' WHERE name = 'process'",
+        insert("task_owner", name="'b'", heartbeat_timeout_s="30", heartbeat_at=quoted(written)),
+        update("task_owner", f"heartbeat_at = {quoted(written)}"),
     )
     present = await task.read(now)
     for (stamp,) in await query(task, "SELECT heartbeat_at FROM task_owner"):
-        instant = (
-            datetime.fromisoformat(stamp).replace(tzinfo=UTC) if isinstance(stamp, str) else stamp
-        )
-        assert abs(present - instant) < timedelta(minutes=1)
+        written_at = datetime.fromisoformat(str(stamp)).replace(tzinfo=UTC)
+        assert abs(present - written_at) < timedelta(minutes=1)
 
 
 async def test_an_operators_orphan_is_urgent_and_a_reported_one_is_not(task: Database) -> None:
