@@ -18,6 +18,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    true,
     union_all,
 )
 
@@ -147,14 +148,18 @@ _kinds = union_all(
         for c, v in _KINDS
     )
 ).subquery()
-_QUEUES = select(account_control.c.account, _kinds.c.work_class, _kinds.c.verb).where(
-    select(agent_status.c.task_id)
+_QUEUES = (
+    select(account_control.c.account, _kinds.c.work_class, _kinds.c.verb)
+    .select_from(account_control.join(_kinds, true()))
     .where(
-        agent_status.c.account == account_control.c.account,
-        agent_status.c.parked_class == _kinds.c.work_class,
-        agent_status.c.parked_verb == _kinds.c.verb,
+        select(agent_status.c.task_id)
+        .where(
+            agent_status.c.account == account_control.c.account,
+            agent_status.c.parked_class == _kinds.c.work_class,
+            agent_status.c.parked_verb == _kinds.c.verb,
+        )
+        .exists()
     )
-    .exists()
 )
 _NEXT_DUE = select(
     select(func.min(agent_status.c.due_at))
