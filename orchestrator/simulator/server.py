@@ -180,7 +180,8 @@ async def serve(simulator: Simulator, host: str, port: int) -> AsyncIterator[str
     try:
         site = web.TCPSite(runner, host, port)
         await site.start()
-        yield f"http://{host}:{runner.addresses[0][1]}"
+        shown = f"[{host}]" if ":" in host else host
+        yield f"http://{shown}:{runner.addresses[0][1]}"
     finally:
         with anyio.CancelScope(shield=True):
             await runner.cleanup()

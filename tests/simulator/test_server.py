@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import anyio
+import anyio.lowlevel
 import pytest
 from aiohttp.client_exceptions import ClientConnectionError, ClientPayloadError
 
@@ -197,6 +198,27 @@ async def test_a_late_request_has_its_effect_though_its_client_has_gone(client: 
     with anyio.fail_after(5):
         await joined.wait()
     assert client.agents() == 1
+
+
+@pytest.mark.anyio
+async def test_a_late_request_is_judged_when_it_arrives() -> None:
+    lateness = timedelta(0)
+    simulator = Simulator(DEMO, clock=lambda: utc_now() + lateness)
+    async with serve(simulator, "127.0.0.1", 0) as url, aiohttp.ClientSession() as session:
+        client, codes = Client(session, url, simulator), []
+
+        async def create() -> None:
+            codes.append(await client.create())
+
+        await client.script("delay", ms=100)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(create)
+            # Once the fault is drawn the request is on its way, for longer than a signature lives.
+            while simulator.faults.pending():  # noqa: ASYNC110 - nobody tells when it is drawn
+                await anyio.lowlevel.checkpoint()
+            lateness = timedelta(seconds=700)
+    assert codes == [100000004]
+    assert simulator.world.agents == []
 
 
 @pytest.mark.anyio

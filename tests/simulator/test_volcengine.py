@@ -70,6 +70,20 @@ def test_it_ends_an_agent_idle_timeout_after_its_user_left(world: Any) -> None:
     assert agent.billed_s(world.clock()) == 1000 + 29 + 29 + 30
 
 
+def test_each_absence_counts_anew(world: Any) -> None:
+    world.volcengine("StartVoiceChat", world.volcengine_start())
+    world.move_user(Vendor.VOLCENGINE, present=False, publishing=False)
+    world.clock.move(10)
+    world.move_user(Vendor.VOLCENGINE, present=True, publishing=False)
+    world.clock.move(1)
+    world.move_user(Vendor.VOLCENGINE, present=False, publishing=False)
+    # The first absence would be 40 s long by now, the second is 29.
+    world.clock.move(29)
+    assert world.live() == ["agent-t1"]
+    world.clock.move(1)
+    assert world.ended() == {"agent-t1": "idle"}
+
+
 def test_an_absent_user_is_waited_for_from_the_start(world: Any) -> None:
     world.turn(users_present=False)
     start = world.volcengine_start()
