@@ -137,7 +137,9 @@ def dev(
     ] = None,
     listen: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Of the simulated vendors. Default: port 8790."),
+        typer.Option(
+            metavar="HOST:PORT", help="Of the simulated vendors. Default: 127.0.0.1:8790."
+        ),
     ] = None,
     *,
     examples: Annotated[

@@ -5,8 +5,8 @@ Rule 2: it may be stopped and started again on the same file: the examples begin
 """
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ from orchestrator.store import demo, migrate, views
 
 FOLDER = Path("var")
 DATABASE_URL = "sqlite:///var/orchestrator.db"
-LISTEN = Address("127.0.0.1", 8790)
-"""The same at every start: an agent that was left running is looked for where it was started."""
+USUAL = tuple(Address("127.0.0.1", port) for port in range(8790, 8800))
+"""The first that is free, so that it is the same at every start: an agent that was left running
+is looked for where it was started."""
 
 REFRESH_S = 0.25
 PATIENCE_NS = 30_000_000_000
@@ -46,7 +47,7 @@ class Wanted:
     database: str | None
     """None: an SQLite file."""
     listen: Address | None
-    """None: the usual address, or any free port if that is taken."""
+    """None: the first of the usual ones that is free."""
     examples: bool
 
 
@@ -85,15 +86,15 @@ async def _serve(wanted: Wanted, redactor: log.Redactor, log_path: str) -> None:
 async def _vendors(listen: Address | None) -> AsyncIterator[str]:
     """Serve the simulated vendors and yield their URL."""
     async with AsyncExitStack() as stack:
-        try:
-            vendors = served(Simulator(DEMO), listen or LISTEN)
-            url = await stack.enter_async_context(vendors)
-        except AddressError:
-            if listen is not None:
-                raise
-            vendors = served(Simulator(DEMO), Address(LISTEN.host, 0))
-            url = await stack.enter_async_context(vendors)
-        yield url
+        yield await _serve_at_first_free(stack, USUAL if listen is None else (listen,))
+
+
+async def _serve_at_first_free(stack: AsyncExitStack, addresses: Sequence[Address]) -> str:
+    *others, last = addresses
+    for address in others:
+        with suppress(AddressError):
+            return await stack.enter_async_context(served(Simulator(DEMO), address))
+    return await stack.enter_async_context(served(Simulator(DEMO), last))
 
 
 async def _run_beside(setup: Setup, hints: Hints, wanted: Sequence[examples.Example]) -> None:
@@ -113,14 +114,12 @@ async def _run_beside(setup: Setup, hints: Hints, wanted: Sequence[examples.Exam
             await _follow(setup, board)
 
 
-async def _until_running(setup: Setup, board: Board, ids: set[str]) -> None:
+async def _until_running(setup: Setup, board: Board, ids: Collection[str]) -> None:
     """Show the tasks until all of `ids` run; not longer than anybody would watch."""
     enough_ns = boot_ns() + PATIENCE_NS
     while boot_ns() < enough_ns:
-        overview = await setup.database.read(views.overview)
-        board.show(overview.tasks)
-        running = {task["task_id"] for task in overview.tasks if task["phase"] == "running"}
-        if ids <= running and await setup.database.read(demo.has_daemon, os.getpid()):
+        board.show((await setup.database.read(views.overview)).tasks)
+        if await setup.database.read(demo.are_running, ids, os.getpid()):
             return
         await anyio.sleep(REFRESH_S)
 

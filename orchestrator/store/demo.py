@@ -3,13 +3,14 @@
 Rule 1: they are what any application would write, and touch nothing that is the daemon's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from sqlalchemy import Connection, exists, func, select, update
 
+from orchestrator.core.model import Phase
 from orchestrator.examples import Example
 from orchestrator.store.engine import dialect_of, upsert
-from orchestrator.store.schema import agent_task, daemon
+from orchestrator.store.schema import agent_status, agent_task, daemon, task_change
 
 
 def ask_for(connection: Connection, examples: Iterable[Example], token: str) -> None:
@@ -37,6 +38,25 @@ def ask_for(connection: Connection, examples: Iterable[Example], token: str) -> 
                 "spec": example.spec,
             }
             connection.execute(insert, row)
+
+
+def are_running(connection: Connection, ids: Collection[str], pid: int) -> bool:
+    """Return whether the daemon of this process runs, and all of these tasks as they want now.
+
+    What they were at the end of an earlier `dev` does not count.
+    """
+    as_wanted = (
+        select(func.count())
+        .select_from(agent_status)
+        .where(
+            agent_status.c.task_id.in_(ids),
+            agent_status.c.phase == Phase.RUNNING,
+            agent_status.c.observed_generation == agent_status.c.generation,
+            ~exists().where(task_change.c.task_id == agent_status.c.task_id),
+        )
+    )
+    running = connection.execute(as_wanted).scalar_one()
+    return running == len(ids) and has_daemon(connection, pid)
 
 
 def has_daemon(connection: Connection, pid: int) -> bool:

@@ -1,12 +1,15 @@
+import json
 import re
 import shlex
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -19,7 +22,7 @@ PATIENCE_NS = 60_000_000_000
 
 @contextmanager
 def developing(folder: Path, *args: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [sys.executable, "-m", "orchestrator", "dev", "--listen", "127.0.0.1:0", *args]
+    command = [sys.executable, "-m", "orchestrator", "dev", *args]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process, told_until(process, "ready")
@@ -57,7 +60,7 @@ def run_line(folder: Path, line: str) -> list[tuple[object, ...]]:
 
 
 def test_everything_runs_and_what_it_tells_to_try_works(tmp_path: Path) -> None:
-    with developing(tmp_path) as (process, told):
+    with developing(tmp_path, "--listen", "127.0.0.1:0") as (process, told):
         for example in EXAMPLES:
             assert re.search(rf"^{example.id}  running", told, re.MULTILINE)
         explain, stop, start, history, forget = re.findall(r"^  (sqlite3 .*)$", told, re.MULTILINE)
@@ -72,16 +75,23 @@ def test_everything_runs_and_what_it_tells_to_try_works(tmp_path: Path) -> None:
 
 
 def test_it_can_be_started_again_on_the_same_file(tmp_path: Path) -> None:
-    for _ in range(2):
-        with developing(tmp_path) as (process, told):
-            for example in EXAMPLES:
-                assert re.search(rf"^{example.id}  running", told, re.MULTILINE)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=30) == 0
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        where = f"127.0.0.1:{free.getsockname()[1]}"
+    for end in (signal.SIGKILL, signal.SIGTERM):
+        with developing(tmp_path, "--listen", where) as (process, _):
+            # Its vendors know nothing of the agents of the last time: these were started now.
+            assert live_agents(f"http://{where}") == len(EXAMPLES)
+            process.send_signal(end)
+            assert process.wait(timeout=30) == (0 if end is signal.SIGTERM else -end)
+
+
+def live_agents(vendors_url: str) -> int:
+    with urlopen(f"{vendors_url}/_sim/agents", timeout=10) as answer:  # noqa: S310 - our own URL
+        return sum(agent["live"] for agent in json.load(answer)["agents"])
 
 
 def test_without_examples_nothing_is_inserted(tmp_path: Path) -> None:
-    with developing(tmp_path, "--no-examples") as (_, told):
+    with developing(tmp_path, "--listen", "127.0.0.1:0", "--no-examples") as (_, told):
         assert "example-zego  " not in told
         explain = re.findall(r"^  (sqlite3 .*)$", told, re.MULTILINE)[0]
         assert run_line(tmp_path, explain) == []
