@@ -25,6 +25,8 @@ CALLBACK = "callback"
 ANSWER_WITHIN_S = 5
 """How long the vendors wait for the receiver's answer."""
 LONGEST_SLEEP_S = 1.0
+WAITING_MAX = 10_000
+"""Notices that wait to be carried; beyond that the oldest are lost, as the vendors' may be."""
 KEPT = 1000
 """Attempts that are remembered, for `/_sim/callbacks`."""
 
@@ -37,7 +39,7 @@ class Courier:
         self._keys = {keys.account: keys for keys in simulator.keys}
         self._urls = {k.account: k.callback_url for k in simulator.keys if k.callback_url}
         self._lots = random.SystemRandom()
-        self._waiting: deque[Notice] = deque()
+        self._waiting: deque[Notice] = deque(maxlen=WAITING_MAX)
         self._woken = anyio.Event()
         self.attempts: deque[dict[str, Any]] = deque(maxlen=KEPT)
         simulator.listen(self._hear)

@@ -214,7 +214,7 @@ async def test_a_late_request_is_judged_when_it_arrives() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(create)
             # Once the fault is drawn the request is on its way, for longer than a signature lives.
-            while simulator.faults.pending():  # noqa: ASYNC110 - nobody tells when it is drawn
+            while simulator.faults.pending():
                 await anyio.lowlevel.checkpoint()
             lateness = timedelta(seconds=700)
     assert codes == [100000004]
