@@ -64,14 +64,14 @@ def overview_tables(overview: Overview, rows: int | None = None) -> RenderableTy
 
 def event_line(event: View) -> str:
     """Return one event of a task's history as a line of text."""
-    moved = event.get("phase_before") != event.get("phase_after")
+    before, after = event.get("phase_before"), event.get("phase_after")
     parts = (
         spell(event["at"]),
         event.get("event"),
         event.get("action"),
         event.get("outcome"),
         event.get("code"),
-        f"{event['phase_before']} → {event['phase_after']}" if moved else None,
+        f"{before} → {after}" if before and before != after else None,
         f"{event['latency_ms']} ms" if event.get("latency_ms") is not None else None,
         f"by {event['actor']}" if event.get("actor") else None,
         f"RequestId {event['request_id']}" if event.get("request_id") else None,

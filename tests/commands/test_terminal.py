@@ -109,7 +109,7 @@ def test_an_event_says_what_when_and_what_came_of_it() -> None:
         "2030-01-02 03:04:05Z  settled  StartVoiceChat  Done  starting → running  12 ms"
         "  RequestId r-1"
     )
-    resting = {"at": AT, "event": "wish", "phase_before": None, "phase_after": None, "actor": "app"}
+    resting = {"at": AT, "event": "wish", "phase_after": "starting", "actor": "app"}
     assert event_line(resting) == "2030-01-02 03:04:05Z  wish  by app"
 
 
