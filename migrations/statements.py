@@ -25,7 +25,8 @@ def split_statements(text: str, dialect: str) -> Iterator[str]:
     lines: list[str] = []
     for line in text.splitlines():
         lines.append(line)
-        if line.endswith(";") and _is_complete("\n".join(lines), dialect):
+        is_comment = line.startswith("--")
+        if line.endswith(";") and not is_comment and _is_complete("\n".join(lines), dialect):
             yield "\n".join(lines).strip().removesuffix(";")
             lines.clear()
 

@@ -142,10 +142,10 @@ def _run(connection: Connection, revision: str) -> None:
         raise SchemaError(_newer(found))
     config = _config()
     config.attributes["connection"] = connection
-    if found is None or int(revision) > int(found):
-        command.upgrade(config, revision)
-    else:
+    if revision == "base" or (found is not None and int(revision) < int(found)):
         command.downgrade(config, revision)
+    else:
+        command.upgrade(config, revision)
 
 
 def _config(printed: StringIO | None = None) -> Config:

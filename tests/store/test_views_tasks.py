@@ -1,0 +1,217 @@
+"""What the views about tasks tell."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Connection, insert
+
+from orchestrator.store.engine import Database, now
+from orchestrator.store.schema import LATENCY_BOUNDS_MS, call_minute
+from tests.store.rows import TASK, query, run, update, value
+from tests.store.rows import insert as insert_row
+
+pytestmark = pytest.mark.anyio
+
+PAST = "2020-01-01 00:00:00+00:00"
+FUTURE = "2040-01-01 00:00:00+00:00"
+VIEWS = ["task_overview", "task_explain", "task_history", "orphan_overview", "listening_lane"]
+VIEWS += ["account_health", "convergence"]
+
+
+@pytest.fixture
+async def task(database: Database) -> Database:
+    """A database with one task and an empty inbox."""
+    await run(database, TASK, "DELETE FROM task_change")
+    return database
+
+
+def status(assignment: str) -> str:
+    return update("agent_status", assignment)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+async def test_an_empty_database_has_empty_views(database: Database, view: str) -> None:
+    assert await query(database, f"SELECT * FROM {view}") == []  # noqa: S608 - from the list above
+
+
+SENTENCES = {
+    "phase = 'pending'": "not started yet since 2020-01-01 00:00:00 UTC",
+    f"waiting_for = 'retry', retry_at = '{FUTURE}', reason = 'Busy', message = 'too many'": (
+        "not started yet since 2020-01-01 00:00:00 UTC; waits to be tried again,"
+        " until 2040-01-01 00:00:00 UTC; Busy: too many"
+    ),
+    "waiting_for = 'rate_limit'": (
+        "not started yet since 2020-01-01 00:00:00 UTC; waits for the account's rate limit"
+    ),
+    f"phase = 'running', stop_due_at = '{FUTURE}', confirmed_at = '{PAST}'": (
+        "running, seen in the room since 2020-01-01 00:00:00 UTC,"
+        " looked at for its end at 2040-01-01 00:00:00 UTC"
+    ),
+    f"phase = 'stopping', waiting_for = 'proof', due_at = '{FUTURE}', end_reason = 'deadline'": (
+        "stopping (deadline) since 2020-01-01 00:00:00 UTC;"
+        " waits for proof that nothing runs, until 2040-01-01 00:00:00 UTC"
+    ),
+    "phase = 'stopped', end_reason = 'idle'": "ended (idle) since 2020-01-01 00:00:00 UTC",
+    "phase = 'failed', end_reason = 'start_failed', reason = 'InvalidSpec'": (
+        "failed, and not tried again until the row changes (start_failed)"
+        " since 2020-01-01 00:00:00 UTC; InvalidSpec"
+    ),
+    f"phase = 'quarantined', due_at = '{FUTURE}', waiting_for = 'frozen'": (
+        "perhaps running, nobody knows since 2020-01-01 00:00:00 UTC;"
+        " waits, since the account is frozen, until 2040-01-01 00:00:00 UTC"
+    ),
+}
+
+
+@pytest.mark.parametrize(("assignment", "sentence"), SENTENCES.items(), ids=SENTENCES)
+async def test_a_task_is_explained_in_one_sentence(
+    task: Database, assignment: str, sentence: str
+) -> None:
+    # SQLite's columns of the daemon hold the daemon's format.
+    written = assignment.replace("00:00:00+00:00", "00:00:00.000000+00:00")
+    if task.dialect == "sqlite":
+        written = written.replace("+00:00", "")
+    await run(task, status("phase_since = '2020-01-01 00:00:00'"), status(written))
+    assert await value(task, "SELECT explanation FROM task_explain") == sentence
+
+
+async def test_a_deleted_task_and_an_open_wish_are_told(task: Database) -> None:
+    await run(task, status("phase_since = '2020-01-01 00:00:00'"), "DELETE FROM agent_task")
+    assert await value(task, "SELECT explanation FROM task_explain") == (
+        "not started yet since 2020-01-01 00:00:00 UTC; the task is deleted;"
+        " a change is not taken yet"
+    )
+
+
+async def test_proof_is_awaited_until_the_horizon(task: Database) -> None:
+    await run(
+        task,
+        status("waiting_for = 'proof', due_at = '2039-01-01 00:00:00'"),
+        "INSERT INTO vendor_agent (id, task_id, account, site, horizon_at)"
+        " VALUES ('v1', 't1', 'acc', '{}', '2040-01-01 00:00:00')",
+    )
+    sentence = await value(task, "SELECT explanation FROM task_explain")
+    assert ", until 2040-01-01 00:00:00 UTC" in sentence
+
+
+async def test_trouble_comes_first_and_orphans_not_at_all(task: Database) -> None:
+    await run(
+        task,
+        TASK.replace("'t1'", "'t2'"),
+        status("reason = 'Trouble', phase_since = '2020-01-01 00:00:00'") + " WHERE task_id = 't1'",
+        "INSERT INTO agent_status (task_id, account, room_id, user_id)"
+        " VALUES ('~o', 'acc', 'room', 'human')",
+    )
+    rows = await query(task, "SELECT task_id, desired_state, account FROM task_overview")
+    assert rows == [("t1", "running", "acc"), ("t2", "running", "acc")]
+    ages = await query(task, "SELECT age_s FROM task_overview")
+    assert ages[0][0] > 86_400 * 365
+    assert ages[1][0] in range(60)
+
+
+CONVERGED = {
+    ("running", "phase = 'pending'"): 1,
+    ("running", "phase = 'pending', waiting_for = 'start_at'"): 0,
+    ("running", "phase = 'starting', due_at = '2040-01-01 00:00:00'"): 1,
+    ("running", "phase = 'running', due_at = '2040-01-01 00:00:00'"): 0,
+    ("running", "phase = 'failed'"): 0,
+    ("running", "phase = 'stopped'"): 0,
+    ("stopped", "phase = 'running', due_at = '2040-01-01 00:00:00'"): 1,
+    ("stopped", "phase = 'stopping', due_at = '2040-01-01 00:00:00'"): 1,
+    ("stopped", "phase = 'stopped'"): 0,
+    ("deleted", "phase = 'quarantined', due_at = '2040-01-01 00:00:00'"): 1,
+    ("deleted", "phase = 'stopped'"): 0,
+}
+
+
+@pytest.mark.parametrize(("case", "tasks"), CONVERGED.items(), ids=str)
+async def test_convergence_counts_what_is_not_as_desired(
+    task: Database, case: tuple[str, str], tasks: int
+) -> None:
+    desired, assignment = case
+    wish = {
+        "running": "SELECT 1",
+        "stopped": update("agent_task", "desired_state = 'stopped'"),
+        "deleted": "DELETE FROM agent_task",
+    }
+    await run(task, wish[desired], status(assignment), "DELETE FROM task_change")
+    counted = await query(task, "SELECT account, age, tasks FROM convergence")
+    assert sum(row[2] for row in counted) == tasks
+
+
+async def test_a_wish_that_is_not_taken_yet_is_not_converged(task: Database) -> None:
+    await run(task, status("phase = 'running', due_at = '2040-01-01 00:00:00'"))
+    assert await query(task, "SELECT tasks FROM convergence") == []
+    await run(
+        task,
+        update("agent_task", "stop_at = '2040-01-01 00:00:00'"),
+        update("task_change", "at = '2020-01-01 00:00:00'"),
+    )
+    rows = await query(task, "SELECT account, age, tasks FROM convergence")
+    assert rows == [("acc", "6: over 1 h", 1)]
+
+
+async def test_history_is_in_order_and_has_the_labels(task: Database) -> None:
+    await run(
+        task,
+        update("agent_task", """labels = '{"a":1}'"""),
+        "INSERT INTO agent_event (task_id, event) VALUES ('t1', 'wish')",
+        "INSERT INTO agent_event (task_id, event, latency_ms) VALUES ('t1', 'call', 12)",
+        "INSERT INTO agent_event (event) VALUES ('elsewhere')",
+    )
+    rows = await query(task, "SELECT task_id, event, latency_ms FROM task_history")
+    assert rows == [("t1", "wish", None), ("t1", "call", 12)]
+    assert '"a"' in str(await value(task, "SELECT max(CAST(labels AS text)) FROM task_history"))
+
+
+async def test_an_orphan_leaks_until_it_is_stopped(task: Database) -> None:
+    await run(
+        task,
+        insert_row("orphan_task", id="'o1'", account="'a'", first_seen_at="'2030-01-01 00:00'"),
+        update("orphan_task", "stopped_at = '2030-01-01 00:01:30'"),
+        insert_row("orphan_task", id="'o2'", account="'a'", first_seen_at="'2020-01-01 00:00'"),
+    )
+    leaked: dict[str, int] = dict(await query(task, "SELECT id, leaked_s FROM orphan_overview"))
+    assert leaked["o1"] == 90
+    assert leaked["o2"] > 86_400 * 365
+
+
+async def test_a_lane_shows_its_gap(task: Database) -> None:
+    press = {"task_id": "'t1'", "kind": "'start_listening'"}
+    await run(
+        task,
+        "INSERT INTO lane (task_id, user_id, last_sequence) VALUES ('t1', 'human', 4)",
+        "INSERT INTO lane (task_id, user_id) VALUES ('t1', '')",
+        insert_row("agent_command", **press, sequence="7"),
+        insert_row("agent_command", **press, sequence="8"),
+        "INSERT INTO agent_command (task_id, kind) VALUES ('t1', 'say')",
+    )
+    rows = await query(
+        task,
+        "SELECT task_id, user_id, account, last_sequence, queued, next_sequence, gap"
+        " FROM listening_lane",
+    )
+    assert rows == [("t1", "human", "acc", 4, 2, 7, 2)]
+    assert await value(task, "SELECT oldest_s FROM listening_lane") in range(60)
+
+
+def write_minutes(connection: Connection, rows: list[dict[str, object]]) -> None:
+    connection.execute(insert(call_minute), rows)
+
+
+async def test_health_has_percentiles_of_the_last_minutes(task: Database) -> None:
+    present = await task.read(now)
+    row = {"account": "acc", "action": "Start", "minute": present, "failures": 0}
+    old = present - timedelta(minutes=10)
+    await task.write(
+        write_minutes,
+        [
+            {**row, "bucket": 3, "calls": 90},
+            {**row, "bucket": 3, "calls": 10, "minute": present - timedelta(minutes=1)},
+            {**row, "bucket": 9, "calls": 80, "failures": 2},
+            {**row, "bucket": 20, "calls": 20, "failures": 1},
+            {**row, "bucket": 23, "calls": 9_000, "minute": old},
+        ],
+    )
+    rows = await query(task, "SELECT * FROM account_health")
+    assert rows == [("acc", "Start", 200, 3, LATENCY_BOUNDS_MS[3], LATENCY_BOUNDS_MS[20])]
