@@ -28,7 +28,7 @@ ENDINGS = {Verb.STOP, Verb.KICK, Verb.FIND}
 HELD_ONLY_FOR_STARTS = {WaitingFor.PAUSED, WaitingFor.DENIED, WaitingFor.CIRCUIT_OPEN}
 
 
-class Broken(AssertionError):
+class Broken(AssertionError):  # noqa: N818 - it is the promise that is broken
     """A promise was broken. `check` names the checker."""
 
     def __init__(self, check: str, sentence: str) -> None:

@@ -130,9 +130,7 @@ class Daemon:
             store.slots[row.status.task_id] = self.world.now + timedelta(microseconds=wait)
         return bool(drawn)
 
-    def _announce(
-        self, row: Row, call: Call, account: Account, ended: tuple[Agent, ...]
-    ) -> None:
+    def _announce(self, row: Row, call: Call, account: Account, ended: tuple[Agent, ...]) -> None:
         store, now, task_id = self.world.store, self.world.now, row.status.task_id
         agent = call.agent
         if agent is None:
@@ -187,9 +185,9 @@ class Daemon:
             if self.is_up and self.lives == life:
                 self.after(timedelta(), lambda: self._hear(errand, outcome))
 
-        self.world.carry(errand.request, reply, is_on_time=is_on_time)
-        self.world.strike(self)
         self.after(CALL_TIMEOUT, lambda: self._give_up(errand))
+        self.world.carry(errand.request, self, reply, is_on_time=is_on_time)
+        self.world.strike(self)
 
     def _hear(self, errand: Errand, outcome: Outcome) -> None:
         if errand.is_answered:
@@ -291,12 +289,13 @@ def _sign(flight: Flight, account: Account, row: Row) -> Request:
     """Sign a start with the time of its announce; so too a stop that a late one would follow."""
     caps, task = account.caps, row.task
     fenced = flight.verb is Verb.START or (flight.verb is Verb.STOP and caps.one_per_user)
-    life = account.send_life if fenced else caps.signature_window
+    backdated = fenced and account.backdated
+    life = account.signature_life if backdated else caps.signature_window
     return Request(
         task_id=flight.task_id,
         verb=flight.verb,
         agent=flight.agent,
         spec=task.spec["v"] if task is not None else 0,
         good_until=flight.announced_at + life,
-        backdated=fenced and account.backdated,
+        backdated=backdated,
     )

@@ -10,7 +10,18 @@ from datetime import datetime
 from orchestrator.core import announce, wishes
 from orchestrator.core.breaker import Breaker
 from orchestrator.core.bucket import Bucket
-from orchestrator.core.model import Account, Agent, Change, Row, Status, Step, Task, Verb, What, WorkClass
+from orchestrator.core.model import (
+    Account,
+    Agent,
+    Change,
+    Row,
+    Status,
+    Step,
+    Task,
+    Verb,
+    What,
+    WorkClass,
+)
 from tests.simulation.checkers import Checkers
 from tests.simulation.vendors import Vendor
 

@@ -159,7 +159,7 @@ class Vendor:
         agent = request.agent
         self.made += 1
         named = CAPS[self.recovery].names_handle
-        lag = JOIN_MAX * self.lots.random() if self.lots.random() < 0.4 else timedelta()
+        lag = JOIN_MAX * self.lots.choice((0, 0, 0, 1, self.lots.random()))
         instance = Instance(
             handle=agent.session_name if named else f"h{self.made}",
             task_id=request.task_id,
@@ -179,15 +179,17 @@ class Vendor:
     def _named(self, agent: Agent, now: datetime) -> Iterator[Instance]:
         """Yield what a stop of this agent hits."""
         for instance in self.live:
-            if not instance.has_joined(now):
-                continue
-            if self.recovery is Recovery.STOP_FIRST:
-                if (instance.room, instance.user) == (agent.room_id, agent.user_id):
-                    yield instance
-            elif instance.handle == agent.vendor_task_id:
+            if instance.has_joined(now) and self._is_named(instance, agent):
                 yield instance
-            elif self.recovery is Recovery.SAME_NAME and instance.session == agent.session_name:
-                yield instance
+
+    def _is_named(self, instance: Instance, agent: Agent) -> bool:
+        match self.recovery:
+            case Recovery.STOP_FIRST:
+                return (instance.room, instance.user) == (agent.room_id, agent.user_id)
+            case Recovery.SAME_NAME:
+                return instance.session == agent.session_name
+            case Recovery.FIND | Recovery.EVICT:
+                return instance.handle == agent.vendor_task_id
 
     def _in_room(self, agent: Agent, now: datetime) -> Iterator[Instance]:
         for instance in self.live:

@@ -99,7 +99,9 @@ class World:
             self._crash(daemon)
         elif self.chance(0.02):
             window = 90 * 1.3
-            until = self.now + self.lots_between(0.1, self.lots.choice((5, 20, window, window)))
+            until = self.now + self.lots_between(
+                0.1, self.lots.choice((5, 20, window, window, 400))
+            )
             daemon.frozen_until = until
             self.tell(f"{daemon.name} is frozen for {(until - self.now).total_seconds():.1f} s")
 
@@ -116,28 +118,42 @@ class World:
 
     # --- what befalls a request
 
-    def carry(self, request: Request, reply: Callable[[Outcome], None], *, is_on_time: bool) -> None:
+    def carry(
+        self,
+        request: Request,
+        sender: Daemon,
+        reply: Callable[[Outcome], None],
+        *,
+        is_on_time: bool,
+    ) -> None:
         """Carry a request to its vendor: soon, late or never."""
         if self.chance(0.04):
             self.tell(f"{request.verb} of {request.agent.id} is lost on its way")
             return
         delay = self.lots_between(0, JITTER_US / 1e6)
         if self.chance(0.06):
-            longest = (request.good_until - self.now).total_seconds() * 1.2
-            delay = self.lots_between(0.2, max(1.0, longest))
+            delay = self._lateness(request)
             is_on_time = False
+            if self.chance(0.4):
+                self._crash(sender)  # What the kernel still holds of a killed process is late.
             self.tell(f"{request.verb} of {request.agent.id} will be late: {delay}")
         counts = is_on_time
         self.at(self.now + delay, lambda: self._arrive(request, reply, counts=counts))
+
+    def _lateness(self, request: Request) -> timedelta:
+        """Draw how late a request is: any time of its signature's life, often the last moment."""
+        skew = self.store.vendors[request.agent.account].skew
+        last = (request.good_until + skew - self.now).total_seconds()
+        if self.lots.random() < 0.4:
+            return self.lots_between(max(0.0, last - 2), max(0.0, last))
+        return self.lots_between(0.2, max(1.0, last * 1.2))
 
     def reset(self, request: Request) -> None:
         """Reset a connection: what is on its way arrives within the margin, or never."""
         after = self.lots_between(0, RESET_MARGIN_S)
         self.at(self.now + after, lambda: setattr(request, "lost_in_reset", True))
 
-    def _arrive(
-        self, request: Request, reply: Callable[[Outcome], None], *, counts: bool
-    ) -> None:
+    def _arrive(self, request: Request, reply: Callable[[Outcome], None], *, counts: bool) -> None:
         if request.lost_in_reset:
             return
         account = request.agent.account
@@ -211,7 +227,7 @@ def _vendor(kind: Recovery, rows: int, lots: Random) -> Vendor:
         recovery=kind,
         lots=lots,
         capacity=rows,
-        skew=timedelta(seconds=lots.uniform(-SKEW_MAX_S, SKEW_MAX_S)),
+        skew=timedelta(seconds=SKEW_MAX_S * lots.choice((-1, 0, 1, lots.uniform(-1, 1)))),
         takes_over=lots.random() < 0.5,
         shows_agents=lots.random() < 0.7,
         believes_backdated=lots.random() < 0.85,

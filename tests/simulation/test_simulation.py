@@ -1,0 +1,48 @@
+"""200 seeds on every run, a quarter for each kind of vendor, and every wrong core caught."""
+
+import pytest
+
+from orchestrator.core.model import Evidence, Recovery
+from tests.simulation.__main__ import world_of
+from tests.simulation.checkers import Broken
+from tests.simulation.mutants import MUTANTS, Mutant, catch
+from tests.simulation.world import build
+
+SEEDS = 50
+
+
+@pytest.mark.parametrize("kind", Recovery)
+def test_every_promise_holds_at_a_vendor(kind: Recovery) -> None:
+    for seed in range(SEEDS):
+        world = build(seed, (kind,) * 3, records=True)
+        try:
+            world.run()
+        except Broken as broken:
+            pytest.fail("\n".join([*(world.history or ()), f"seed {seed}: {broken}"]))
+
+
+def test_every_promise_holds_where_vendors_are_mixed() -> None:
+    for seed in range(SEEDS):
+        world_of(seed).run()
+
+
+def test_a_seed_is_one_history() -> None:
+    first, second = world_of(7, records=True), world_of(7, records=True)
+    first.run()
+    second.run()
+    assert first.history
+    assert first.history == second.history
+
+
+def test_the_histories_meet_every_kind_of_evidence_but_a_persons_word() -> None:
+    met: set[Evidence | None] = set()
+    for seed in range(20):
+        world = world_of(seed)
+        world.run()
+        met |= {agent.evidence for agent in world.store.ledger.values()}
+    assert met >= set(Evidence) - {Evidence.ASSUMED}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_wrong_core_is_caught(mutant: Mutant) -> None:
+    assert catch(mutant) is not None
