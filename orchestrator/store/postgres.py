@@ -158,6 +158,7 @@ def create_postgres_engine(
         _driver_url(url),
         pool_size=pool_size,
         max_overflow=0,
+        hide_parameters=True,  # a specification may hold a key, and errors are logged
         pool_timeout=CONNECT_TIMEOUT_S,
         json_serializer=write_json,
         json_deserializer=read_json,

@@ -200,7 +200,10 @@ def create_sqlite_engine(path: Path) -> Engine:
         driver.execute("PRAGMA journal_mode = WAL")
         return driver
 
-    return create_engine("sqlite+pysqlite://", creator=connect, poolclass=NullPool)
+    # A specification may hold a key, and errors are logged: no parameters in them.
+    return create_engine(
+        "sqlite+pysqlite://", creator=connect, poolclass=NullPool, hide_parameters=True
+    )
 
 
 def driver_of(connection: Connection) -> sqlite3.Connection:

@@ -11,7 +11,7 @@ import anyio
 import asyncpg
 import pytest
 from sqlalchemy import Connection, select
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.core.model import WorkClass
 from orchestrator.errors import OrchestratorError, UsageError
@@ -145,7 +145,7 @@ async def test_lock_rows_means_nothing_to_sqlite(sqlite_url: str) -> None:
 
 async def test_a_read_cannot_write_on_sqlite(sqlite_url: str) -> None:
     database = open_database(sqlite_url)
-    with pytest.raises(OperationalError, match="readonly"):
+    with pytest.raises(DatabaseAway, match="readonly"):
         await database.read(insert_tasks, ["a"])
     await database.close()
 
@@ -232,7 +232,7 @@ SETTINGS = {
     "idle_in_transaction_session_timeout": "2s",
     "lock_timeout": "1s",
     "statement_timeout": "10s",
-    "tcp_user_timeout": "10s",
+    "tcp_user_timeout": "10000",
     "jit": "off",
     "application_name": "orchestrator",
     "transaction_isolation": "read committed",
@@ -313,7 +313,7 @@ async def test_a_server_that_is_away_and_comes_back(tmp_path: Path) -> None:
             with pytest.raises(DatabaseAway):
                 await database.read(now)
         server.start()
-        assert await database.read(now)
+        assert await value(database, "SELECT 1") == 1
         await database.close()
 
 
@@ -346,6 +346,16 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     with pytest.raises(DatabaseAway, match="file is not a database"):
         await database.write(now)
     await database.close()
+
+
+async def test_no_parameter_is_in_an_errors_text(database: Database) -> None:
+    def fail(connection: Connection) -> None:
+        connection.execute(plain(TASK))
+        connection.execute(agent_task.insert(), {"id": "t2", "spec": {"key": "not-a-secret"}})
+
+    with pytest.raises(DBAPIError) as failed:
+        await database.write(fail)
+    assert "not-a-secret" not in str(failed.value)
 
 
 async def test_a_schema_that_is_not_ours_is_not_seen(postgres_url: str) -> None:

@@ -15,9 +15,12 @@ from orchestrator.store.single import hold_single_daemon
 
 def test_a_second_daemon_is_told_who_holds_the_file(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
-    with hold_single_daemon(path, "first"), pytest.raises(UsageError) as refused:
-        with hold_single_daemon(path, "second"):
-            pytest.fail("two daemons hold one file")
+    with (
+        hold_single_daemon(path, "first"),
+        pytest.raises(UsageError) as refused,
+        hold_single_daemon(path, "second"),
+    ):
+        pytest.fail("two daemons hold one file")
     holder = re.escape(f"first pid {os.getpid()} on {socket.gethostname()} since 2")
     assert re.search(holder, str(refused.value))
 

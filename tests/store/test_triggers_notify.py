@@ -1,7 +1,5 @@
 """Who is notified of what on Postgres, and who is left in peace."""
 
-from collections.abc import AsyncIterator
-
 import asyncpg
 import pytest
 
@@ -50,8 +48,8 @@ class Listener:
 
 
 @pytest.fixture
-async def listener(postgres_url: str) -> AsyncIterator[Listener]:
-    yield Listener(postgres_url)
+def listener(postgres_url: str) -> Listener:
+    return Listener(postgres_url)
 
 
 @pytest.mark.parametrize("statement", [TASK, CONTROL])
