@@ -10,12 +10,13 @@ from functools import partial
 from typing import Final, assert_never
 
 from orchestrator import settings
-from orchestrator.config import Config
+from orchestrator.config import Config, open_config
 from orchestrator.core.model import Account
-from orchestrator.daemon.book import AccountRuntime
+from orchestrator.daemon.book import AccountRuntime, Keys
 from orchestrator.daemon.janitor import Keep
 from orchestrator.daemon.setup import Setup
 from orchestrator.errors import UsageError
+from orchestrator.log import Redactor, logger
 from orchestrator.providers.base import Provider
 from orchestrator.providers.tencent import Tencent
 from orchestrator.providers.volcengine import Volcengine
@@ -27,16 +28,18 @@ from orchestrator.wake.poll import PollWaker
 from orchestrator.wake.postgres import PostgresWaker
 from orchestrator.wake.sqlite import SqliteWaker
 
+_FIXED: Final = ("daemon", "database", "leases", "callbacks", "metrics", "retention", "log")
+"""Tables of the configuration that are read once."""
 POLL_EVERY: Final = timedelta(milliseconds=10)
 """With `wake = "poll"`: how often the daemon looks. It costs about a hundredth of a core."""
 
 
-def build(config: Config, redact: Callable[[str], str], abandoned: Iterable[str] = ()) -> Setup:
+def build(config: Config, redactor: Redactor, abandoned: Iterable[str] = ()) -> Setup:
     """Return the daemon that a configuration describes. The caller closes its database.
 
     Args:
         config: the whole file.
-        redact: takes known secrets out of a text.
+        redactor: takes known secrets out of a text; learns those of a reload.
         abandoned: accounts that a person gave up (`run --abandon`).
 
     Raises:
@@ -52,9 +55,9 @@ def build(config: Config, redact: Callable[[str], str], abandoned: Iterable[str]
         name=config.daemon.name,
         owner_prefix=config.daemon.owner_prefix,
         database=database,
-        accounts=build_accounts(config),
-        secrets=reveal_secrets(config),
-        redact=redact,
+        keys=build_keys(config),
+        reload=partial(_reload, config, redactor),
+        redact=redactor.clean,
         open_waker=_choose_waker(config.database, database),
         notified=database.dialect == "postgresql" and config.database.wake == "notify",
         lease=timedelta(seconds=config.leases.ttl_s),
@@ -62,6 +65,21 @@ def build(config: Config, redact: Callable[[str], str], abandoned: Iterable[str]
         keep=_keep(config.retention),
         abandoned=given_up,
     )
+
+
+def build_keys(config: Config) -> Keys:
+    """Return what a reload may change."""
+    return Keys(accounts=build_accounts(config), secrets=reveal_secrets(config))
+
+
+def _reload(config: Config, redactor: Redactor) -> Keys:
+    """Read the file again, and say what of it only a restart can change."""
+    fresh = open_config(config.path)
+    redactor.learn(fresh.secret_values)
+    for table in _FIXED:
+        if getattr(fresh, table) != getattr(config, table):
+            logger(__name__).warning("needs_restart", table=table)
+    return build_keys(fresh)
 
 
 def build_database(config: Config) -> Database:

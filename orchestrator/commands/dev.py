@@ -74,7 +74,7 @@ async def _serve(wanted: Wanted, redactor: log.Redactor, log_path: str) -> None:
         database_url = config.database.url.reveal()
         await migrate.upgrade(database_url, schema=config.database.schema_)
         hints = Hints(database_url=database_url, vendors_url=vendors_url, log_path=log_path)
-        setup = build(config, redactor.clean)
+        setup = build(config, redactor)
         try:
             await _run_beside(setup, hints, examples.EXAMPLES if wanted.examples else ())
         finally:

@@ -26,7 +26,7 @@ def run(option: Path | None, abandon: Sequence[str]) -> None:
     for warning in config.warnings:
         say.warning("configuration", message=warning)
     try:
-        anyio.run(_serve, build(config, redactor.clean, abandon))
+        anyio.run(_serve, build(config, redactor, abandon))
     except KeyboardInterrupt:
         say.info("interrupted")
 

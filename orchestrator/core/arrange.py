@@ -47,7 +47,13 @@ def lease(row: Row, until: datetime, account: Account, now: datetime) -> Row:
 
 def _settle(row: Row, action: Action, account: Account, now: datetime) -> Row:
     row = show(row, account, now)
-    status = replace(row.status, waiting_for=None, parked_class=None, parked_verb=None)
+    status = replace(
+        row.status,
+        waiting_for=None,
+        parked_class=None,
+        parked_verb=None,
+        observed_generation=row.status.generation,
+    )
     match action:
         case Call(work_class=WorkClass.STOP):
             status = replace(status, stop_due_at=now, due_at=None)

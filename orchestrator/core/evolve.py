@@ -46,7 +46,6 @@ def evolve(row: Row, flight: Flight, settled: Settled, account: Account) -> Step
         intent=None,
         intent_agent=None,
         last_request_id=outcome.request_id or row.status.last_request_id,
-        observed_generation=row.status.generation,
     )
     flight, row = _catch_up(row, flight), replace(row, status=status)
     if flight.verb is not Verb.START and isinstance(outcome, Done | Gone):

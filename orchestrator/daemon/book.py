@@ -5,7 +5,7 @@ Everything here is in memory and may be lost; what must not be is in `account_st
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from statistics import median_low
 from typing import Final
@@ -44,11 +44,23 @@ class AccountRuntime:
         return urlsplit(endpoint).netloc
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """What a reload of the configuration may change."""
+
+    accounts: Mapping[str, AccountRuntime]
+    """By the name that rows use."""
+    secrets: Mapping[str, str] = field(repr=False)
+    """What `{"$secret": "name"}` resolves to, by name."""
+
+
 class Book:
     """The accounts of this daemon, by the name that rows use."""
 
-    def __init__(self, runtimes: Mapping[str, AccountRuntime]) -> None:
-        self.runtimes = dict(runtimes)
+    def __init__(self, keys: Keys) -> None:
+        self.runtimes: Mapping[str, AccountRuntime] = keys.accounts
+        self.secrets = keys.secrets
+        self._former: dict[str, AccountRuntime] = {}
         self._breakers: dict[str, Breaker] = {}
         self._offsets: dict[str, list[timedelta]] = {}
 
@@ -56,6 +68,16 @@ class Book:
     def names(self) -> list[str]:
         """The names of the accounts."""
         return sorted(self.runtimes)
+
+    def renew(self, keys: Keys) -> None:
+        """Take the accounts and secrets of a configuration that was read again."""
+        self._former |= self.runtimes
+        self.runtimes = keys.accounts
+        self.secrets = keys.secrets
+
+    def runtime(self, name: str) -> AccountRuntime:
+        """Return an account; one that a reload removed is still there for calls in flight."""
+        return self.runtimes.get(name) or self._former[name]
 
     def account(self, name: str, standing: Standing | None, amnesty_at: datetime | None) -> Account:
         """Return the account as a decision has to see it now; how full it is comes from the claim.
@@ -108,7 +130,7 @@ class Book:
 
     def offset(self, name: str) -> timedelta:
         """Return by how much the vendor's clock is ahead of the database's, as far as is known."""
-        kept = self._offsets.get(self.runtimes[name].host)
+        kept = self._offsets.get(self.runtime(name).host)
         return median_low(kept) if kept else timedelta(0)
 
 

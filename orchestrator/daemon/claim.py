@@ -59,7 +59,6 @@ class Desk:
     daemon_name: str
     lease: timedelta
     book: Book
-    secrets: Mapping[str, str] = field(repr=False)
     draw_name: Callable[[], str]
     redact: Callable[[str], str]
     amnesty_at: datetime | None
@@ -247,7 +246,7 @@ class _Claim:
             provider=self.desk.book.runtimes[task.account].provider,
             name=self.desk.draw_name(),
         )
-        match preflight.check(self.connection, start, self.desk.secrets, self.now):
+        match preflight.check(self.connection, start, self.desk.book.secrets, self.now):
             case Agent() as agent:
                 return agent
             case Unfit(reason=reason, message=message):

@@ -5,8 +5,8 @@ with enough of the lease left. It signs a start as of its announce. It never rep
 """
 
 import secrets as lots
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, assert_never
 
@@ -39,7 +39,6 @@ class Gateway:
     transport: Transport
     limiter: Limiter
     book: Book
-    secrets: Mapping[str, str] = field(repr=False)
     redact: Callable[[str], str]
     """Takes known secrets out of what a vendor said."""
 
@@ -61,7 +60,7 @@ class _Call:
     def __init__(self, gateway: Gateway, order: Order) -> None:
         self.gateway = gateway
         self.order = order
-        self.runtime = gateway.book.runtimes[order.account.name]
+        self.runtime = gateway.book.runtime(order.account.name)
         timeout_ns = self.runtime.call_timeout // timedelta(microseconds=1) * 1000
         self.latest_ns = order.lease_ends_ns - SETTLE_RESERVE_NS
         self.deadline_ns = min(self.latest_ns, boot_ns() + timeout_ns)
@@ -89,7 +88,7 @@ class _Call:
         agent, stamp = order.flight.agent, self._stamp()
         match order.flight.verb:
             case Verb.START:
-                spec, _ = resolve_secrets(order.spec, self.gateway.secrets)
+                spec, _ = resolve_secrets(order.spec, self.gateway.book.secrets)
                 return provider.start(agent, spec, stamp)
             case Verb.STOP:
                 return provider.stop(agent, stamp)

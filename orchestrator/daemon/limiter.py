@@ -56,6 +56,10 @@ class Limiter:
         self._limits = limits
         self._closed_until_ns: dict[Action, int] = {}
 
+    def renew(self, limits: Mapping[Action, int]) -> None:
+        """Take the limits of a configuration that was read again."""
+        self._limits = limits
+
     def is_limited(self, action: Action) -> bool:
         """Return whether calls of this action need tickets."""
         return self._limits.get(action, 0) > 0

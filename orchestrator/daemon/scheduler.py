@@ -172,7 +172,7 @@ class Scheduler:
         """Draw slots for what is waiting, as many as can be used. No transaction is open."""
         wishes: Counter[tuple[str, Verb]] = Counter()
         for one in seen.candidates:
-            if one.account in self._parts.desk.book.runtimes:
+            if one.account is not None and one.account in self._parts.desk.book.runtimes:
                 wishes[one.account, one.verb] += 1
         for queue, ids in seen.parked.items():
             wishes[queue.account, queue.verb] += self._passable(queue, seen, len(ids))

@@ -1,10 +1,10 @@
 """All that a daemon is given: nothing in `daemon` reads configuration or chooses a class."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
-from orchestrator.daemon.book import AccountRuntime
+from orchestrator.daemon.book import Keys
 from orchestrator.daemon.janitor import Keep
 from orchestrator.store.engine import Database
 from orchestrator.wake.base import Waker
@@ -17,8 +17,9 @@ class Setup:
     name: str
     owner_prefix: str
     database: Database
-    accounts: Mapping[str, AccountRuntime]
-    secrets: Mapping[str, str] = field(repr=False)
+    keys: Keys
+    reload: Callable[[], Keys]
+    """Reads the configuration again (SIGHUP). Raises ConfigError."""
     redact: Callable[[str], str]
     """Takes known secrets out of a text."""
     open_waker: Callable[[], Waker]

@@ -25,7 +25,7 @@ from orchestrator import __version__
 from orchestrator.clock import Anchor, boot_ns
 from orchestrator.core.names import RANDOM_LENGTH, compose
 from orchestrator.daemon import settler
-from orchestrator.daemon.book import Book
+from orchestrator.daemon.book import Book, Keys
 from orchestrator.daemon.claim import Desk
 from orchestrator.daemon.gateway import Gateway
 from orchestrator.daemon.janitor import Janitor
@@ -35,7 +35,7 @@ from orchestrator.daemon.settler import Settler
 from orchestrator.daemon.setup import Setup
 from orchestrator.daemon.tally import Tally
 from orchestrator.daemon.transport import Transport
-from orchestrator.errors import UsageError
+from orchestrator.errors import ConfigError, UsageError
 from orchestrator.store import accounts, daemons, migrate
 from orchestrator.store.engine import DatabaseAway
 from orchestrator.store.engine import now as database_now
@@ -110,15 +110,15 @@ async def _begin(setup: Setup) -> _Begun:
         pid=os.getpid(),
         version=__version__,
         wake="notify" if setup.notified else "poll",
-        accounts=sorted(setup.accounts),
+        accounts=sorted(setup.keys.accounts),
     )
-    known = frozenset(setup.accounts) | setup.abandoned
+    known = frozenset(setup.keys.accounts) | setup.abandoned
     now, mark, amnesty_at = await _until_reachable(
         lambda: setup.database.write(_register, one, known)
     )
     for name in sorted(setup.abandoned):
         log.warning("account_abandoned", account=name)
-    log.info("started", daemon=setup.name, accounts=sorted(setup.accounts), version=__version__)
+    log.info("started", daemon=setup.name, accounts=list(one.accounts), version=__version__)
     anchor = Anchor(then=now, before_ns=before_ns, after_ns=boot_ns())
     return _Begun(daemon_id=one.id, mark=mark, amnesty_at=amnesty_at, anchor=anchor)
 
@@ -143,6 +143,13 @@ def _register(
     return now, mark, amnesty_at
 
 
+def _renew(connection: Connection, renewed: daemons.Renewed) -> None:
+    now = database_now(connection)
+    daemons.renew(connection, renewed)
+    accounts.ensure(connection, renewed.accounts, now)
+    accounts.probe_denied(connection, renewed.accounts, now)
+
+
 async def _end(setup: Setup, begun: _Begun) -> None:
     try:
         await setup.database.write(daemons.sign_off, begun.daemon_id)
@@ -157,15 +164,14 @@ class _Daemon:
     def __init__(self, setup: Setup, begun: _Begun) -> None:
         self.setup = setup
         self.begun = begun
-        self.book = Book(setup.accounts)
+        self.book = Book(setup.keys)
         self.tally = Tally()
-        self.limiter = Limiter(setup.database, _limits(setup))
+        self.limiter = Limiter(setup.database, _limits(setup.keys))
         self.transport = Transport(now=self._now, on_date=self.book.note_offset)
         self.gateway = Gateway(
             transport=self.transport,
             limiter=self.limiter,
             book=self.book,
-            secrets=setup.secrets,
             redact=setup.redact,
         )
 
@@ -176,7 +182,7 @@ class _Daemon:
             scheduler = Scheduler(self._parts(waker, settling))
             janitor = self._janitor(scheduler)
             async with anyio.create_task_group() as aside:
-                aside.start_soon(_watch_signals, scheduler)
+                aside.start_soon(self._watch_signals, scheduler)
                 for work in (janitor.beat, janitor.sweep, janitor.prune):
                     aside.start_soon(work)
                 await self._work(scheduler, settling)
@@ -190,6 +196,30 @@ class _Daemon:
                 log.info("draining")
                 self._limit(calls)
             settling.finish()
+
+    async def _watch_signals(self, scheduler: Scheduler) -> None:
+        wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        with anyio.open_signal_receiver(*wanted) as signals:
+            async for number in signals:
+                log.info("signal", signal=signal.Signals(number).name)
+                if number == signal.SIGHUP:
+                    await self._reload()
+                else:
+                    scheduler.drain()
+
+    async def _reload(self) -> None:
+        """Read the configuration again; if it is wrong, say so and go on with the old one."""
+        try:
+            keys = self.setup.reload()
+        except ConfigError as error:
+            log.error("reload_refused", error=str(error))  # noqa: TRY400 - the sentence says it all
+            return
+        self.book.renew(keys)
+        self.limiter.renew(_limits(keys))
+        names = sorted(keys.accounts)
+        renewed = daemons.Renewed(daemon_id=self.begun.daemon_id, accounts=names)
+        await _until_reachable(lambda: self.setup.database.write(_renew, renewed))
+        log.info("reloaded", accounts=names)
 
     def _limit(self, calls: TaskGroup) -> None:
         """Give calls in flight a last while; a call that is cut off stays announced."""
@@ -217,7 +247,6 @@ class _Daemon:
             daemon_name=self.setup.name,
             lease=self.setup.lease,
             book=self.book,
-            secrets=self.setup.secrets,
             draw_name=self._draw_name,
             redact=self.setup.redact,
             amnesty_at=self.begun.amnesty_at,
@@ -249,16 +278,9 @@ class _Daemon:
         return compose(self.setup.owner_prefix, self.begun.mark, drawn)
 
 
-def _limits(setup: Setup) -> dict[Action, int]:
+def _limits(keys: Keys) -> dict[Action, int]:
     return {
         Action(account=name, name=action): limit
-        for name, runtime in setup.accounts.items()
+        for name, runtime in keys.accounts.items()
         for action, limit in runtime.limits.items()
     }
-
-
-async def _watch_signals(scheduler: Scheduler) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            log.info("signal", signal=signal.Signals(number).name)
-            scheduler.drain()

@@ -162,6 +162,18 @@ def undate(connection: Connection, account: str, now: datetime) -> None:
     connection.execute(_UNDATE, {"b_account": account, "b_at": now})
 
 
+_PROBE_DENIED = (
+    update(account_state)
+    .where(one_of(account_state.c.account, "names"), account_state.c.denied_code.is_not(None))
+    .values(probe_at=bindparam("b_probe_at"))
+)
+
+
+def probe_denied(connection: Connection, names: Sequence[str], now: datetime) -> None:
+    """Let one start of each denied account be tried now: its keys may be others."""
+    connection.execute(_PROBE_DENIED, {"names": list(names), "b_probe_at": now})
+
+
 _COUNT = (
     update(account_state)
     .where(one_of(account_state.c.account, "names"))

@@ -65,6 +65,20 @@ def register(connection: Connection, one: Daemon, now: datetime) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Renewed:
+    """A daemon that has read its configuration again."""
+
+    daemon_id: str
+    accounts: Sequence[str]
+
+
+def renew(connection: Connection, one: Renewed) -> None:
+    """Write which accounts a daemon has now."""
+    values = {"accounts": list(one.accounts)}
+    connection.execute(update(daemon).where(daemon.c.id == one.daemon_id).values(values))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
     """What a heartbeat says."""
 

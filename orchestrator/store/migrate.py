@@ -116,9 +116,13 @@ def _create_file(path: Path) -> None:
 
 
 async def _upgrade_postgres(database_url: str, schema: str, revision: str) -> None:
+    import asyncpg  # noqa: PLC0415 - as below
+
     from orchestrator.store.postgres import create_postgres_engine  # noqa: PLC0415 - asyncpg's cost
 
-    engine = create_postgres_engine(make_url(database_url), schema, 1, session=_PATIENT)
+    engine = create_postgres_engine(
+        make_url(database_url), schema, 1, session=_PATIENT, reply_timeout_s=None
+    )
     try:
         async with engine.begin() as connection:
             await connection.execute(_LOCK, {"schema": schema})
@@ -126,7 +130,7 @@ async def _upgrade_postgres(database_url: str, schema: str, revision: str) -> No
                 await connection.exec_driver_sql(f"CREATE SCHEMA {_quoted(schema)}")
             await connection.exec_driver_sql(f"SET LOCAL search_path TO {_quoted(schema)}, pg_temp")
             await connection.run_sync(_run, revision)
-    except (OSError, DBAPIError) as error:
+    except (OSError, DBAPIError, asyncpg.PostgresError) as error:
         if isinstance(error, DBAPIError) and not error.connection_invalidated:
             raise
         message = f"cannot migrate: {error}"

@@ -150,7 +150,11 @@ def _transact_lazily(
 
 
 def create_postgres_engine(
-    url: URL, schema: str, pool_size: int, session: Mapping[str, str] = SESSION
+    url: URL,
+    schema: str,
+    pool_size: int,
+    session: Mapping[str, str] = SESSION,
+    reply_timeout_s: float | None = REPLY_TIMEOUT_S,
 ) -> AsyncEngine:
     """Return an engine whose sessions have these settings and see only `schema`."""
     quoted = schema.replace('"', '""')
@@ -164,7 +168,7 @@ def create_postgres_engine(
         json_deserializer=read_json,
         connect_args={
             "timeout": CONNECT_TIMEOUT_S,
-            "command_timeout": REPLY_TIMEOUT_S,
+            "command_timeout": reply_timeout_s,
             "prepared_statement_cache_size": 512,
             "server_settings": {**session, "search_path": f'"{quoted}"'},
         },
