@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, assert_never
 
-from sqlalchemy import Connection
-
 from orchestrator.clock import Anchor, boot_ns
 from orchestrator.core.action import Call, Flight, Forget, Wait
 from orchestrator.core.announce import abandon, announce
@@ -40,6 +38,7 @@ from orchestrator.daemon.preflight import Changed, Unfit
 from orchestrator.daemon.stranger import account_name, estrange
 from orchestrator.store import accounts, rows
 from orchestrator.store.draft import Draft
+from orchestrator.store.engine import Connection
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.queue import Queue
 from orchestrator.store.reading import UNREAD, Read, read

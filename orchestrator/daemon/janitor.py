@@ -12,15 +12,13 @@ from typing import Final
 
 import anyio
 import structlog
-from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.tally import Tally
 from orchestrator.store import accounts, daemons, health, housekeeping
 from orchestrator.store.accounts import Observed
 from orchestrator.store.daemons import Beat
-from orchestrator.store.engine import Database, DatabaseAway
+from orchestrator.store.engine import Connection, Database, DatabaseAway, StatementError
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.housekeeping import Horizons, Swept
 
@@ -73,7 +71,7 @@ class Janitor:
         while True:
             try:
                 await work()
-            except (DatabaseAway, SQLAlchemyError) as error:
+            except (DatabaseAway, StatementError) as error:
                 if not failing:
                     log.warning("janitor_failed", work=work.__name__, error=str(error))
                 failing = True

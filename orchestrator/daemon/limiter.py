@@ -10,12 +10,10 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from sqlalchemy import Connection
-
 from orchestrator.clock import boot_ns
 from orchestrator.core.bucket import GRACE_US, Bucket, Slot
 from orchestrator.store import pace
-from orchestrator.store.engine import Database
+from orchestrator.store.engine import Connection, Database
 
 LOOKAHEAD_US: Final = 20_000
 """A slot this near is drawn and waited for; a later one would keep a more urgent call waiting."""

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection
-
 from orchestrator.store import accounts, daemons, queue
 from orchestrator.store.accounts import Standing
+from orchestrator.store.engine import Connection
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.queue import Candidate, Queue
 

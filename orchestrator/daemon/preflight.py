@@ -9,13 +9,12 @@ from datetime import datetime
 from hashlib import blake2s
 from typing import Any, Final
 
-from sqlalchemy import Connection
-
 from orchestrator.core.announce import Draw, new_agent
 from orchestrator.core.model import Agent, Row, Task
 from orchestrator.providers.base import Problem, Provider, Spec
 from orchestrator.providers.spec import resolve_secrets
 from orchestrator.store import ledger
+from orchestrator.store.engine import Connection
 
 PROBLEMS_SHOWN: Final = 5
 

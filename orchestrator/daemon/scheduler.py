@@ -16,7 +16,6 @@ from typing import Final
 import anyio
 import structlog
 from anyio.abc import TaskGroup
-from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.clock import boot_ns
 from orchestrator.core.model import Verb, WorkClass
@@ -27,7 +26,7 @@ from orchestrator.daemon.look import Glance, Seen, look
 from orchestrator.daemon.settler import Settler
 from orchestrator.store import daemons
 from orchestrator.store.accounts import Standing
-from orchestrator.store.engine import Database, DatabaseAway
+from orchestrator.store.engine import Database, DatabaseAway, StatementError
 from orchestrator.store.queue import Queue
 from orchestrator.wake.base import Waker
 
@@ -107,7 +106,7 @@ class Scheduler:
             self.turned_ns = boot_ns()
             try:
                 wait = await self._pass(calls)
-            except (DatabaseAway, SQLAlchemyError) as error:
+            except (DatabaseAway, StatementError) as error:
                 if not away_s:
                     log.warning("database_away", error=str(error))
                 away_s = min(AWAY_WAIT_MAX_S, away_s * 2 or 0.05)

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection
-
 from orchestrator.core.action import Forget
 from orchestrator.core.arrange import arrange
 from orchestrator.core.decide import decide
@@ -22,6 +20,7 @@ from orchestrator.daemon.claim import Order
 from orchestrator.daemon.stranger import account_name
 from orchestrator.store import accounts, ledger, rows
 from orchestrator.store.draft import Draft
+from orchestrator.store.engine import Connection
 from orchestrator.store.engine import now as database_now
 
 

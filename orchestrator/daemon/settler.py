@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.core.outcome import Denied, NotSent, Throttled
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.limiter import Action, Limiter
 from orchestrator.daemon.settle import Settlement, Settling, settle
 from orchestrator.daemon.tally import Tally
-from orchestrator.store.engine import Database, DatabaseAway
+from orchestrator.store.engine import Database, DatabaseAway, StatementError
 
 if TYPE_CHECKING:
     from orchestrator.store.accounts import Standing
@@ -85,7 +84,7 @@ class Settler:
                 left = await self._desk.database.write(
                     settle, self._settling(), left, durable=False
                 )
-            except (DatabaseAway, SQLAlchemyError) as error:
+            except (DatabaseAway, StatementError) as error:
                 log.warning("settle_failed", outcomes=len(left), error=str(error))
                 await anyio.sleep(AWAY_WAIT_S)
                 continue
@@ -127,5 +126,5 @@ class Settler:
     async def _throttle(self, action: Action, after: timedelta | None) -> None:
         try:
             await self._desk.limiter.throttle(action, after)
-        except (DatabaseAway, SQLAlchemyError) as error:
+        except (DatabaseAway, StatementError) as error:
             log.warning("throttle_failed", action=action.name, error=str(error))

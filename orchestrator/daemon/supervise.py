@@ -19,7 +19,6 @@ from uuid import uuid4
 import anyio
 import structlog
 from anyio.abc import TaskGroup
-from sqlalchemy import Connection
 
 from orchestrator import __version__
 from orchestrator.clock import Anchor, boot_ns
@@ -37,7 +36,7 @@ from orchestrator.daemon.tally import Tally
 from orchestrator.daemon.transport import Transport
 from orchestrator.errors import ConfigError, UsageError
 from orchestrator.store import accounts, daemons, migrate
-from orchestrator.store.engine import DatabaseAway
+from orchestrator.store.engine import Connection, DatabaseAway
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.single import hold_single_daemon
 from orchestrator.wake.base import Waker

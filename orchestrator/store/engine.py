@@ -20,6 +20,7 @@ from sqlalchemy import Boolean, Select, Table, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import SQLAlchemyError as StatementError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ColumnElement
@@ -29,6 +30,23 @@ from sqlalchemy.types import TypeEngine
 from orchestrator.core.model import WorkClass
 from orchestrator.errors import OrchestratorError, UsageError
 from orchestrator.store.columns import TextList, clock
+
+__all__ = [
+    "Connection",
+    "Database",
+    "DatabaseAway",
+    "DialectName",
+    "StatementError",
+    "Upsert",
+    "dialect_of",
+    "lock_rows",
+    "now",
+    "one_of",
+    "open_database",
+    "sqlite_path",
+    "upsert",
+]
+"""`Connection` is SQLAlchemy's, so that who writes an operation need not know whose it is."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
