@@ -16,7 +16,6 @@ from alembic.config import Config
 from anyio import to_thread
 from sqlalchemy import inspect, text
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import DBAPIError
 
 from orchestrator.errors import SchemaError
 from orchestrator.store.engine import Database, DatabaseAway, DialectName, sqlite_path
@@ -116,27 +115,31 @@ def _create_file(path: Path) -> None:
 
 
 async def _upgrade_postgres(database_url: str, schema: str, revision: str) -> None:
-    import asyncpg  # noqa: PLC0415 - as below
-
-    from orchestrator.store.postgres import create_postgres_engine  # noqa: PLC0415 - asyncpg's cost
+    from orchestrator.store.postgres import (  # noqa: PLC0415 - SQLite needs no asyncpg
+        connect,
+        create_postgres_engine,
+    )
 
     engine = create_postgres_engine(
         make_url(database_url), schema, 1, session=_PATIENT, reply_timeout_s=None
     )
     try:
-        async with engine.begin() as connection:
-            await connection.execute(_LOCK, {"schema": schema})
-            if not (await connection.execute(_SCHEMA_EXISTS, {"schema": schema})).scalar_one():
-                await connection.exec_driver_sql(f"CREATE SCHEMA {_quoted(schema)}")
-            await connection.exec_driver_sql(f"SET LOCAL search_path TO {_quoted(schema)}, pg_temp")
-            await connection.run_sync(_run, revision)
-    except (OSError, DBAPIError, asyncpg.PostgresError) as error:
-        if isinstance(error, DBAPIError) and not error.connection_invalidated:
-            raise
-        message = f"cannot migrate: {error}"
-        raise DatabaseAway(message) from error
+        connection = await connect(engine)
+        try:
+            await connection.run_sync(_run_postgres, schema, revision)
+        finally:
+            await connection.close()
     finally:
         await engine.dispose()
+
+
+def _run_postgres(connection: Connection, schema: str, revision: str) -> None:
+    with connection.begin():
+        connection.execute(_LOCK, {"schema": schema})
+        if not connection.execute(_SCHEMA_EXISTS, {"schema": schema}).scalar_one():
+            connection.exec_driver_sql(f"CREATE SCHEMA {_quoted(schema)}")
+        connection.exec_driver_sql(f"SET LOCAL search_path TO {_quoted(schema)}, pg_temp")
+        _run(connection, revision)
 
 
 def _run(connection: Connection, revision: str) -> None:

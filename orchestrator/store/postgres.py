@@ -62,7 +62,7 @@ class PostgresDatabase(Database):
             message = f"database.pool_size: expected at least {SMALLEST_POOL}, found {pool_size}"
             raise UsageError(message)
         kept = max(1, pool_size // 4)
-        self._name = f"{url.host or 'localhost'}:{url.port or 5432}/{url.database}"
+        self._name = _spell_url(url)
         self._stop = create_postgres_engine(url, schema, kept)
         self._listening = create_postgres_engine(url, schema, kept)
         self._rest = create_postgres_engine(url, schema, pool_size - 2 * kept)
@@ -101,7 +101,7 @@ class PostgresDatabase(Database):
     async def _run(
         self, engine: AsyncEngine, operation: Callable[[Connection, *Ts], T], *args: *Ts
     ) -> T:
-        connection = await self._connect(engine)
+        connection = await connect(engine)
         try:
             return await connection.run_sync(operation, *args)
         except DBAPIError as error:
@@ -114,19 +114,13 @@ class PostgresDatabase(Database):
             with anyio.CancelScope(shield=True):
                 await connection.close()
 
-    async def _connect(self, engine: AsyncEngine) -> AsyncConnection:
-        try:
-            return await engine.connect()
-        except PoolTimeout as error:
-            message = f"{self._name}: no connection of ours was free for {CONNECT_TIMEOUT_S} s"
-            raise DatabaseAway(message) from error
-        except (DBAPIError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            message = f"{self._name}: {_spell(cause)}"
-            raise DatabaseAway(message) from error
-
     def _lost(self, cause: BaseException | None) -> DatabaseAway:
         return DatabaseAway(f"{self._name}: the connection was lost: {_spell(cause)}")
+
+
+def _spell_url(url: URL) -> str:
+    """Return where the database is, and nothing secret."""
+    return f"{url.host or 'localhost'}:{url.port or 5432}/{url.database}"
 
 
 def _spell(cause: BaseException | None) -> str:
@@ -147,6 +141,19 @@ def _transact_lazily(
     with connection.begin():
         connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
         return operation(connection, *args)
+
+
+async def connect(engine: AsyncEngine) -> AsyncConnection:
+    """Return a connection of the engine's pool. Raises DatabaseAway."""
+    try:
+        return await engine.connect()
+    except PoolTimeout as error:
+        message = f"{_spell_url(engine.url)}: no connection was free for {CONNECT_TIMEOUT_S} s"
+        raise DatabaseAway(message) from error
+    except (DBAPIError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        message = f"{_spell_url(engine.url)}: {_spell(cause)}"
+        raise DatabaseAway(message) from error
 
 
 def create_postgres_engine(

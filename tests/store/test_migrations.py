@@ -5,6 +5,7 @@ import stat
 from contextlib import closing
 from pathlib import Path
 
+import anyio
 import asyncpg
 import pytest
 from alembic.script import ScriptDirectory
@@ -185,6 +186,22 @@ async def test_the_group_may_write_the_sqlite_file(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a b#%.db"
     await migrate.upgrade(f"sqlite:///{path}")
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+async def test_two_migrations_at_once_are_one(empty_postgres_url: str, tmp_path: Path) -> None:
+    for url in (empty_postgres_url, f"sqlite:///{tmp_path / 'x.db'}"):
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(migrate.upgrade, url)
+        database = open_database(url)
+        await migrate.check_version(database)
+        assert await value(database, "SELECT count(*) FROM installation") == 1
+        await database.close()
+
+
+async def test_a_database_that_is_not_there(empty_postgres_url: str) -> None:
+    with pytest.raises(DatabaseAway, match="does not exist"):
+        await migrate.upgrade(f"{empty_postgres_url}_not")
 
 
 async def test_an_unreachable_database_says_so_without_its_password() -> None:
