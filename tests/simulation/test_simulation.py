@@ -36,8 +36,8 @@ def test_a_seed_is_one_history() -> None:
 
 def test_the_histories_meet_every_kind_of_evidence_but_a_persons_word() -> None:
     met: set[Evidence | None] = set()
-    for seed in range(20):
-        world = world_of(seed)
+    for seed in range(30):
+        world = build(seed, (Recovery.EVICT,) * 3)
         world.run()
         met |= {agent.evidence for agent in world.store.ledger.values()}
     assert met >= set(Evidence) - {Evidence.ASSUMED}

@@ -19,6 +19,8 @@ class User:
     account: str
     vendor: Vendor
     world: "World"
+    patience: int
+    """How many times longer than others this user waits between two edits."""
     edits: int = field(default=0)
 
     def begin(self) -> None:
@@ -30,7 +32,7 @@ class User:
             return
         self._edit()
         lots = self.world.lots
-        pause = lots.choice((0.01, 0.3, 3, 12, 30, 60))
+        pause = lots.choice((0.01, 0.3, 3, 12, 30, 60)) * self.patience
         self.world.at(self.world.now + self.world.lots_between(0, pause), self._live)
 
     def _edit(self) -> None:

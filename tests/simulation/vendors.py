@@ -103,6 +103,9 @@ class Vendor:
     shows_agents: bool
     """Whether a look into the room shows agents at all."""
     believes_backdated: bool
+    down_until: datetime
+    blindness: float = 0.01
+    """How often a look into a room misses an agent."""
     live: list[Instance] = field(default_factory=list)
     ended: list[Instance] = field(default_factory=list)
     made: int = 0
@@ -214,5 +217,5 @@ class Vendor:
     def _poll(self, agent: Agent, now: datetime) -> Outcome:
         if CAPS[self.recovery].poll_proves_absence:
             return Done() if any(self._named(agent, now)) else Gone(code="NotFound")
-        blind = not self.shows_agents or self.lots.random() < 0.01
+        blind = not self.shows_agents or self.lots.random() < self.blindness
         return Gone() if blind or not any(self._in_room(agent, now)) else Done()

@@ -8,6 +8,7 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from random import Random
 
@@ -66,6 +67,8 @@ class World:
     def run(self) -> None:
         """Let everything happen, then judge. Raises Broken."""
         end = BEGIN + WORKLOAD + QUIET
+        for vendor in self.store.vendors.values():
+            self.at(BEGIN + WORKLOAD, partial(setattr, vendor, "blindness", 0.0))
         while self._events and self._events[0][0] <= end:
             self.now, _, event = heapq.heappop(self._events)
             self.steps += 1
@@ -144,7 +147,10 @@ class World:
         """Draw how late a request is: any time of its signature's life, often the last moment."""
         skew = self.store.vendors[request.agent.account].skew
         last = (request.good_until + skew - self.now).total_seconds()
-        if self.lots.random() < 0.4:
+        lot = self.lots.random()
+        if lot < 0.3:  # Around the time at which the sender gives up.
+            return self.lots_between(8, 19)
+        if lot < 0.6:
             return self.lots_between(max(0.0, last - 2), max(0.0, last))
         return self.lots_between(0.2, max(1.0, last * 1.2))
 
@@ -170,7 +176,10 @@ class World:
 
     def _fault(self, request: Request) -> Outcome | None:
         """A vendor's own trouble: an answer without an effect, or one that hides it."""
-        if self.chance(0.03):
+        vendor = self.store.vendors[request.agent.account]
+        if self.chance(0.003):
+            vendor.down_until = self.now + self.lots_between(5, 60)
+        if vendor.down_until > self.now or self.chance(0.03):
             return Indefinite(code="500")
         if self.chance(0.03):
             self._effect(request)
@@ -212,7 +221,13 @@ def build(seed: int, recoveries: tuple[Recovery, ...], *, records: bool = False)
     world = World(lots=lots, store=store, checkers=checkers, history=[] if records else None)
     world.daemons = [Daemon(name=name, world=world) for name in ("D1", "D2")]
     world.users = [
-        User(task_id=f"task{n}", account=kind.value, vendor=vendors[kind], world=world)
+        User(
+            task_id=f"task{n}",
+            account=kind.value,
+            vendor=vendors[kind],
+            world=world,
+            patience=lots.choice((1, 1, 8)),
+        )
         for n, kind in enumerate(recoveries)
     ]
     for user in world.users:
@@ -231,4 +246,5 @@ def _vendor(kind: Recovery, rows: int, lots: Random) -> Vendor:
         takes_over=lots.random() < 0.5,
         shows_agents=lots.random() < 0.7,
         believes_backdated=lots.random() < 0.85,
+        down_until=BEGIN,
     )
