@@ -86,11 +86,18 @@ class Config(Table):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What works and should not stay so, one sentence each, without values."""
-        return tuple(
+        plain = tuple(
             f'{path}: a secret in plain text; better {{ file = "…" }} or {{ credential = "…" }}'
             for path, secret in _secrets(self)
             if secret.source == "plain" and _hides(path, secret)
         )
+        served = (("callbacks", self.callbacks.listen), ("metrics", self.metrics.listen))
+        unserved = tuple(
+            f"{table}.listen: this version does not serve {table} yet; nothing listens there"
+            for table, listen in served
+            if listen is not None
+        )
+        return plain + unserved
 
     @property
     def secret_values(self) -> frozenset[str]:

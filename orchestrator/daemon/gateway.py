@@ -12,6 +12,7 @@ from typing import Final, assert_never
 
 import anyio
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from orchestrator.clock import boot_ns
 from orchestrator.core.model import Verb, WorkClass
