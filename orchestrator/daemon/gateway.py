@@ -45,12 +45,22 @@ class Gateway:
 
     async def carry_out(self, order: Order) -> Settlement:
         """Make the call and return what it came to. Raises nothing but cancellation."""
-        call = _Call(self, order)
-        try:
-            outcome = await call.run()
-        except Exception as error:
-            log.exception("call_broken", task_id=order.flight.task_id)
-            outcome = Indefinite(code="InternalError", message=type(error).__name__)
+        flight, call = order.flight, _Call(self, order)
+        about = {"task_id": flight.task_id, "account": flight.agent.account}
+        with bound_contextvars(**about, incarnation=flight.agent.incarnation):
+            try:
+                outcome = await call.run()
+            except Exception as error:
+                # One row's trouble must not end the others'.
+                log.exception("call_broken", action=call.action)
+                outcome = Indefinite(code="InternalError", message=type(error).__name__)
+            log.debug(
+                "call",
+                action=call.action,
+                outcome=type(outcome).__name__,
+                code=outcome.code,
+                request_id=outcome.request_id,
+            )
         said = self.redact(outcome.message)
         return call.settle(replace(outcome, message=said) if said != outcome.message else outcome)
 
