@@ -6,7 +6,18 @@ anew. So nothing else of a late outcome counts. But a handle may be the only way
 
 from dataclasses import replace
 
-from orchestrator.core.model import Agent, Caps
+from orchestrator.core.action import Flight
+from orchestrator.core.model import Agent, Caps, Status
+
+
+def is_awaited(status: Status, flight: Flight) -> bool:
+    """Return whether a status still waits for this flight: the fence, beside the lease's owner.
+
+    The version alone is not enough. A task that is deleted, forgotten and inserted again begins to
+    count anew, and a daemon that was frozen meanwhile may hold the new row as well.
+    """
+    awaited = (status.version, status.intent, status.intent_agent)
+    return awaited == (flight.version, flight.verb, flight.agent.id)
 
 
 def learn(agent: Agent, handle: str, caps: Caps) -> Agent:

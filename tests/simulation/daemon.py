@@ -218,7 +218,7 @@ class Daemon:
         name = type(settled.outcome).__name__
         self.world.tell(f"{self.name} settles {flight.verb} of {flight.agent.id}: {name}")
         self._tell_account(errand, settled)
-        if row is None or not holds or row.status.version != flight.version:
+        if row is None or not holds or not late.is_awaited(row.status, flight):
             learn_late(self.world, errand, settled)
         else:
             self._evolve(row, errand, settled)
