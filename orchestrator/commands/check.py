@@ -25,7 +25,7 @@ from orchestrator.core.outcome import Indefinite, NotSent
 from orchestrator.daemon.transport import Transport
 from orchestrator.errors import ConfigError, OrchestratorError, SchemaError
 from orchestrator.providers.base import Request
-from orchestrator.store import examine, migrate
+from orchestrator.store import examine, version
 from orchestrator.store.engine import Database
 
 SKEW_WORTH_A_WARNING = timedelta(seconds=2)
@@ -94,7 +94,7 @@ def judge_configuration(config: Config) -> Sequence[Finding]:
 
 async def _judge_database(database: Database) -> AsyncIterator[Finding]:
     try:
-        await migrate.check_version(database)
+        await version.check_version(database)
     except SchemaError as unfit:
         yield Finding("trouble", f"database ({database.dialect}): {unfit}")
         return

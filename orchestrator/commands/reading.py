@@ -9,7 +9,7 @@ import anyio
 
 from orchestrator.app import build_database
 from orchestrator.config import Config, open_config
-from orchestrator.store import migrate
+from orchestrator.store import version
 from orchestrator.store.engine import Database
 from orchestrator.store.views import Operation
 
@@ -38,5 +38,5 @@ async def opened(config: Config) -> AsyncIterator[Database]:
 
 async def _read(config: Config, operation: Operation[T]) -> T:
     async with opened(config) as database:
-        await migrate.check_version(database)
+        await version.check_version(database)
         return await database.read(operation)

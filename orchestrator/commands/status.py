@@ -12,7 +12,7 @@ from rich.live import Live
 from orchestrator.commands.reading import opened, read
 from orchestrator.commands.terminal import console, overview_tables
 from orchestrator.config import open_config
-from orchestrator.store import migrate, views
+from orchestrator.store import version, views
 from orchestrator.store.views import Overview
 
 REFRESH_S = 0.5
@@ -59,7 +59,7 @@ def watch(option: Path | None) -> None:
 async def _watch(option: Path | None) -> None:
     out = console()
     async with opened(open_config(option)) as database:
-        await migrate.check_version(database)
+        await version.check_version(database)
         with Live(console=out, auto_refresh=False, screen=out.is_terminal) as live:
             while True:
                 overview = await database.read(views.overview)

@@ -35,7 +35,7 @@ from orchestrator.daemon.setup import Setup
 from orchestrator.daemon.tally import Tally
 from orchestrator.daemon.transport import Transport
 from orchestrator.errors import ConfigError, UsageError
-from orchestrator.store import accounts, daemons, migrate
+from orchestrator.store import accounts, daemons, version
 from orchestrator.store.engine import Connection, DatabaseAway
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.single import hold_single_daemon
@@ -55,7 +55,7 @@ async def run(setup: Setup) -> None:
     Raises SchemaError if the schema is not this version's, and UsageError if another daemon holds
     the SQLite file or an account that has agents is not configured any more.
     """
-    await _until_reachable(lambda: migrate.check_version(setup.database))
+    await _until_reachable(lambda: version.check_version(setup.database))
     with _hold(setup):
         begun = await _begin(setup)
         try:

@@ -1,4 +1,4 @@
-"""Brings a database to the schema that this version knows, and tells whether it is there.
+"""Brings a database to the schema that this version knows.
 
 Rule 1: one at a time. Whoever migrates holds an advisory lock (Postgres) or the write lock
 (SQLite) in the same transaction, so that a migration happens whole or not at all.
@@ -14,15 +14,15 @@ from typing import Final
 from alembic import command
 from alembic.config import Config
 from anyio import to_thread
-from sqlalchemy import inspect, text
+from sqlalchemy import text
 from sqlalchemy.engine import Connection, make_url
 
 from orchestrator.errors import SchemaError
-from orchestrator.store.engine import Database, DatabaseAway, DialectName, sqlite_path
+from orchestrator.store.engine import DatabaseAway, DialectName, sqlite_path
 from orchestrator.store.schema import REVISION
 from orchestrator.store.sqlite import begin_immediate, create_sqlite_engine, driver_of
+from orchestrator.store.version import newer, read_revision
 
-VERSION_TABLE: Final = "orchestrator_version"
 SQLITE_MODE: Final = 0o660
 """Applications in the daemon's group write the same file."""
 
@@ -57,34 +57,6 @@ def sql(dialect: DialectName, *, schema: str = "public") -> str:
     config.attributes["schema"] = _schema_statements(schema) if dialect == "postgresql" else ()
     command.upgrade(config, REVISION, sql=True)
     return printed.getvalue()
-
-
-async def check_version(database: Database) -> None:
-    """Raise SchemaError, saying what to do, unless the database has the schema of this version."""
-    found = await database.read(read_revision)
-    if found is None:
-        message = "the database has no tables of orchestrator: run `orchestrator migrate`"
-        raise SchemaError(message)
-    if int(found) < int(REVISION):
-        message = (
-            f"the database's schema is {found}, older than {REVISION}: run `orchestrator migrate`"
-        )
-        raise SchemaError(message)
-    if int(found) > int(REVISION):
-        raise SchemaError(_newer(found))
-
-
-def read_revision(connection: Connection) -> str | None:
-    """Return the database's revision, or None if it was never migrated."""
-    if not inspect(connection).has_table(VERSION_TABLE):
-        return None
-    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 - a constant
-    revision: str | None = found.scalar_one_or_none()
-    return revision
-
-
-def _newer(found: str) -> str:
-    return f"the database's schema is {found}, newer than {REVISION}: upgrade orchestrator"
 
 
 def _upgrade_sqlite(path: Path, revision: str) -> None:
@@ -146,7 +118,7 @@ def _run(connection: Connection, revision: str) -> None:
     """Run the migrations between where the database is and `revision`."""
     found = read_revision(connection)
     if found is not None and int(found) > int(REVISION):
-        raise SchemaError(_newer(found))
+        raise SchemaError(newer(found))
     config = _config()
     config.attributes["connection"] = connection
     if revision == "base" or (found is not None and int(revision) < int(found)):

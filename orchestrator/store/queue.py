@@ -64,7 +64,7 @@ def _peek_changes(rank: int, *, urgent: bool) -> Select[Any]:
     chosen = (
         select(literal(rank), task_change.c.task_id, agent_status.c.account, _guess(rank))
         .select_from(joined)
-        .where(is_free)
+        .where(is_free, task_change.c.task_id.not_like("~%"))
         .order_by(task_change.c.seq)
         .limit(_LIMIT)
     )

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from migrations.statements import split_statements
 from orchestrator.errors import SchemaError
-from orchestrator.store import migrate
+from orchestrator.store import migrate, version
 from orchestrator.store.engine import Database, DatabaseAway, open_database
 from orchestrator.store.schema import REVISION, metadata
 from tests.store.rows import COMMAND, TASK, changes, query, run, value
@@ -144,7 +144,7 @@ async def test_the_tables_are_never_taken_away(database_url: str) -> None:
     await run(database, TASK)
     with pytest.raises(RuntimeError, match="remembers running agents"):
         await migrate.upgrade(database_url, revision="base")
-    await migrate.check_version(database)
+    await version.check_version(database)
     assert await changes(database) == [("t1", "insert", False)]
     await database.close()
 
@@ -154,10 +154,10 @@ async def test_the_tables_are_never_taken_away(database_url: str) -> None:
     [("0001", "run `orchestrator migrate`"), ("9999", "upgrade orchestrator")],
 )
 async def test_another_schema_is_refused(database: Database, revision: str, advice: str) -> None:
-    await migrate.check_version(database)
+    await version.check_version(database)
     await run(database, f"UPDATE orchestrator_version SET version_num = '{revision}'")  # noqa: S608 - from the table above
     with pytest.raises(SchemaError, match=advice):
-        await migrate.check_version(database)
+        await version.check_version(database)
 
 
 async def test_a_newer_schema_is_not_migrated(database: Database, database_url: str) -> None:
@@ -169,7 +169,7 @@ async def test_a_newer_schema_is_not_migrated(database: Database, database_url: 
 async def test_an_empty_postgres_database_is_refused(empty_postgres_url: str) -> None:
     database = open_database(empty_postgres_url)
     with pytest.raises(SchemaError, match="run `orchestrator migrate`"):
-        await migrate.check_version(database)
+        await version.check_version(database)
     await database.close()
 
 
@@ -177,7 +177,7 @@ async def test_no_sqlite_file_is_refused_and_none_is_made(tmp_path: Path) -> Non
     path = tmp_path / "none.db"
     database = open_database(f"sqlite:///{path}")
     with pytest.raises(SchemaError, match="run `orchestrator migrate`"):
-        await migrate.check_version(database)
+        await version.check_version(database)
     await database.close()
     assert not path.exists()
 
@@ -194,7 +194,7 @@ async def test_two_migrations_at_once_are_one(empty_postgres_url: str, tmp_path:
             for _ in range(3):
                 group.start_soon(migrate.upgrade, url)
         database = open_database(url)
-        await migrate.check_version(database)
+        await version.check_version(database)
         assert await value(database, "SELECT count(*) FROM installation") == 1
         await database.close()
 
@@ -214,13 +214,13 @@ async def test_another_schema_of_a_shared_database(empty_postgres_url: str) -> N
     name = 'voice "agents"'
     await migrate.upgrade(empty_postgres_url, schema=name)
     database = open_database(empty_postgres_url, schema=name)
-    await migrate.check_version(database)
+    await version.check_version(database)
     await run(database, TASK)
     assert await changes(database) == [("t1", "insert", False)]
     await database.close()
     other = open_database(empty_postgres_url)
     with pytest.raises(SchemaError, match="run `orchestrator migrate`"):
-        await migrate.check_version(other)
+        await version.check_version(other)
     await other.close()
 
 
@@ -232,7 +232,7 @@ async def test_the_printed_sql_makes_the_same_schema_on_postgres(
     await connection.close()
     assert await describe_postgres(empty_postgres_url) == await describe_postgres(postgres_url)
     database = open_database(empty_postgres_url)
-    await migrate.check_version(database)
+    await version.check_version(database)
     await run(database, TASK)
     await database.close()
 
@@ -257,7 +257,7 @@ def test_statements_end_outside_of_bodies() -> None:
 
 
 def revision_of(connection: Connection) -> str | None:
-    return migrate.read_revision(connection)
+    return version.read_revision(connection)
 
 
 async def test_the_revision_is_read_from_our_own_table(database: Database) -> None:
