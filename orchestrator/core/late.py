@@ -5,12 +5,32 @@ anew. So nothing else of a late outcome counts. But a handle may be the only way
 """
 
 from dataclasses import replace
+from typing import Protocol
 
 from orchestrator.core.action import Flight
-from orchestrator.core.model import Agent, Caps, Status
+from orchestrator.core.model import Agent, Caps, Verb
 
 
-def is_awaited(status: Status, flight: Flight) -> bool:
+class Fence(Protocol):
+    """The part of a status that only the daemon with its call in flight knows."""
+
+    @property
+    def version(self) -> int:
+        """Counts the announces."""
+        ...
+
+    @property
+    def intent(self) -> Verb | None:
+        """What the call in flight is for."""
+        ...
+
+    @property
+    def intent_agent(self) -> str | None:
+        """The ledger row it is about."""
+        ...
+
+
+def is_awaited(status: Fence, flight: Flight) -> bool:
     """Return whether a status still waits for this flight: the fence, beside the lease's owner.
 
     The version alone is not enough. A task that is deleted, forgotten and inserted again begins to

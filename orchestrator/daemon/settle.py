@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from orchestrator.core.action import Forget
+from orchestrator.core.action import Flight, Forget
 from orchestrator.core.arrange import arrange
 from orchestrator.core.decide import decide
 from orchestrator.core.evolve import evolve
+from orchestrator.core.late import is_awaited, learn
 from orchestrator.core.model import Account, Row, Status, What
 from orchestrator.core.outcome import Denied, Done, Expired, Gone, Outcome, Settled
 from orchestrator.daemon.book import DENIED_RETRY
@@ -22,6 +23,7 @@ from orchestrator.store import accounts, ledger, rows
 from orchestrator.store.draft import Draft
 from orchestrator.store.engine import Connection
 from orchestrator.store.engine import now as database_now
+from orchestrator.store.rows import Lease
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +62,19 @@ def settle(
         flight = one.order.flight
         if flight.task_id not in locked and flight.task_id in there:
             later.append(one)
-        elif locked.get(flight.task_id) == (flight.version, settling.daemon_id):
+        elif _holds(locked.get(flight.task_id), settling, flight):
             _settle_one(draft, settling, one)
         else:
             _add_late(connection, settling, one, draft)
     draft.write(connection)
     _tell_accounts(connection, settling, batch, now)
     return later
+
+
+def _holds(lease: Lease | None, settling: Settling, flight: Flight) -> bool:
+    if lease is None or lease.owner != settling.daemon_id:
+        return False
+    return is_awaited(lease, flight)
 
 
 def _settle_one(draft: Draft, settling: Settling, one: Settlement) -> None:
@@ -85,8 +93,10 @@ def _settle_one(draft: Draft, settling: Settling, one: Settlement) -> None:
 def _add_late(connection: Connection, settling: Settling, one: Settlement, draft: Draft) -> None:
     """Keep what a daemon learnt after its lease: a handle may be the only trace of an agent."""
     outcome, flight = one.settled.outcome, one.order.flight
-    if isinstance(outcome, Done) and outcome.handle is not None:
-        ledger.add_late_handle(connection, flight.agent, outcome.handle)
+    agent = ledger.read_one(connection, flight.agent.id)
+    if isinstance(outcome, Done) and outcome.handle is not None and agent is not None:
+        learnt = learn(agent, outcome.handle, one.order.account.caps)
+        ledger.write_agents(connection, [learnt])
         rows.make_statuses(connection, [_last_status(one.order.row, draft.now)])
         rows.tell(connection, flight.task_id, What.LEDGER, settling.daemon_name)
     _tell(draft, settling, one, one.order.row, event="late")

@@ -14,7 +14,6 @@ from sqlalchemy import (
     case,
     func,
     insert,
-    null,
     select,
     update,
 )
@@ -75,11 +74,7 @@ _WRITE_AGENT = (
         ),
     )
 )
-_LATE_HANDLE = (
-    update(vendor_agent)
-    .where(vendor_agent.c.id == bindparam("b_id"), vendor_agent.c.vendor_task_id.is_(None))
-    .values(vendor_task_id=bindparam("b_handle"), ended_at=null(), evidence=null())
-)
+_READ_ONE = select(*_AGENT).where(vendor_agent.c.id == bindparam("id"))
 
 
 def read_agents(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Agent, ...]]:
@@ -128,9 +123,10 @@ def write_agents(connection: Connection, agents: Iterable[Agent]) -> None:
         connection.execute(_WRITE_AGENT, rows)
 
 
-def add_late_handle(connection: Connection, agent: Agent, handle: str) -> None:
-    """Add a handle that a daemon learnt after it had lost its lease, and open the row again."""
-    connection.execute(_LATE_HANDLE, {"b_id": agent.id, "b_handle": handle})
+def read_one(connection: Connection, id_: str) -> Agent | None:
+    """Return a ledger row, open or ended."""
+    row = connection.execute(_READ_ONE, {"id": id_}).first()
+    return to_agent(row) if row is not None else None
 
 
 _OF_TASKS = select(

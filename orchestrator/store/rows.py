@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, insert, select, update
 
-from orchestrator.core.model import Change, Status, What
+from orchestrator.core.model import Change, Status, Verb, What
 from orchestrator.store.codec import (
     STATUS_COLUMNS,
     TASK_COLUMNS,
@@ -113,7 +113,13 @@ _WRITE_STATUS = (
 _FORGET = delete(agent_status).where(one_of(agent_status.c.task_id, _IDS))
 _TAKE_CHANGES = delete(task_change).where(task_change.c.seq == bindparam("b_seq"))
 _LEASES = (
-    select(agent_status.c.task_id, agent_status.c.version, agent_status.c.lease_owner)
+    select(
+        agent_status.c.task_id,
+        agent_status.c.lease_owner,
+        agent_status.c.version,
+        agent_status.c.intent,
+        agent_status.c.intent_agent,
+    )
     .where(one_of(agent_status.c.task_id, _IDS))
     .order_by(agent_status.c.task_id)
 )
@@ -192,10 +198,23 @@ def tell(connection: Connection, task_id: str, what: What, actor: str) -> None:
     connection.execute(insert(task_change), values)
 
 
-def lock_leases(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[int, str | None]]:
-    """Lock these statuses as far as nobody else does; return version and owner of each."""
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who works on a row, and on what: the fence of its call in flight."""
+
+    owner: str | None
+    version: int
+    intent: Verb | None
+    intent_agent: str | None
+
+
+def lock_leases(connection: Connection, ids: Sequence[str]) -> dict[str, Lease]:
+    """Lock these statuses as far as nobody else does, and return who works on each."""
     rows = connection.execute(_LOCK_LEASES, {_IDS: ids})
-    return {task_id: (version, owner) for task_id, version, owner in rows}
+    return {
+        task_id: Lease(owner, version, Verb(intent) if intent else None, agent)
+        for task_id, owner, version, intent, agent in rows
+    }
 
 
 def existing(connection: Connection, ids: Sequence[str]) -> set[str]:
