@@ -35,7 +35,7 @@ from orchestrator.daemon import preflight
 from orchestrator.daemon.book import DENIED_RETRY, PROBE_WITHIN, Book
 from orchestrator.daemon.limiter import Ticket
 from orchestrator.daemon.preflight import Changed, Unfit
-from orchestrator.daemon.stranger import account_name, estrange
+from orchestrator.daemon.stranger import account_name, address, estrange
 from orchestrator.store import accounts, rows
 from orchestrator.store.draft import Draft
 from orchestrator.store.engine import Connection
@@ -320,9 +320,10 @@ class _Claim:
         self._hold(one, replace(step, row=row))
 
     def _hold(self, one: Read, step: Step) -> None:
+        step = replace(step, row=address(step.row))
         status = step.row.status
         if status.parked_class is not None and status.parked_verb is not None:
-            queue = Queue(account_name(step.row), status.parked_class, status.parked_verb)
+            queue = Queue(status.account, status.parked_class, status.parked_verb)
             self.claimed.queues.add(queue)
         self._record(one, step)
 

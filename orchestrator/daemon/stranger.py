@@ -1,4 +1,9 @@
-"""Rows of an account that no live daemon has: a typing error, or an account that was removed."""
+"""Whose account a row belongs to, and rows of an account that no live daemon has.
+
+That is a typing error, or an account that was removed. A row may change its account once in its
+life with us: when its id was deleted and inserted again. Then it is handed over first and judged
+by whoever has the new account.
+"""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -31,6 +36,8 @@ def estrange(step: Step, name: str, now: datetime) -> Step:
     for a daemon that has the account: it is never given up.
     """
     row = step.row
+    if row.status.account != name:
+        return replace(step, row=_hand_over(row, now))
     if not row.agents:
         if not row.status.retires:
             said = f"account {name!r} is not under [accounts] of any running daemon"
@@ -47,6 +54,22 @@ def estrange(step: Step, name: str, now: datetime) -> Step:
         parked_verb=None,
     )
     return replace(step, row=replace(row, status=status))
+
+
+def _hand_over(row: Row, now: datetime) -> Row:
+    """Return the row due under its new account, which another daemon may have."""
+    status = replace(
+        address(row).status, due_at=now, stop_due_at=None, parked_class=None, parked_verb=None
+    )
+    return replace(row, status=status)
+
+
+def address(row: Row) -> Row:
+    """Return the row under the account that its next call needs: it is looked for under that."""
+    name = account_name(row)
+    if row.status.account == name:
+        return row
+    return replace(row, status=replace(row.status, account=name))
 
 
 def account_name(row: Row) -> str:
