@@ -25,6 +25,10 @@ from orchestrator.core.model import (
     WorkClass,
 )
 
+LATEST_YEAR = 9000
+LONGEST_S = 100 * 365 * 86_400
+"""Later and longer than anybody means, and small enough that their sum is still a `datetime`."""
+
 
 class UnreadableError(Exception):
     """A row holds something that its column cannot mean. Names the column and what was found."""
@@ -91,6 +95,7 @@ def to_task(row: Sequence[Any]) -> Task:
     columns = (*TASK_COLUMNS, "owner_timeout_s", "owner_heartbeat_at")
     _check_times(columns, row)
     v = dict(zip(columns, row, strict=True))
+    _check_addable(v)
     has_owner = v["owner"] is not None
     return Task(
         id=v["id"],
@@ -125,7 +130,17 @@ def _seconds(column: str, value: Any) -> timedelta | None:
         return None
     if not isinstance(value, int):
         raise UnreadableError(f"{column}: expected a whole number of seconds, found {value!r}")
+    if value > LONGEST_S:
+        raise UnreadableError(f"{column}: expected at most {LONGEST_S} seconds, found {value}")
     return timedelta(seconds=value)
+
+
+def _check_addable(columns: Mapping[str, Any]) -> None:
+    """Refuse times that durations are added to and that leave no room for it."""
+    for name in ("start_at", "created_at", "heartbeat_at", "owner_heartbeat_at"):
+        value = columns[name]
+        if value is not None and value.year > LATEST_YEAR:
+            raise UnreadableError(f"{name}: expected a year up to {LATEST_YEAR}, found {value}")
 
 
 def _check_times(columns: Sequence[str], values: Sequence[Any]) -> None:
