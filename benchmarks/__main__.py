@@ -1,0 +1,42 @@
+"""`python -m benchmarks [NAME …]`: measure and print; without names everything."""
+
+import argparse
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, get_args
+
+import anyio
+
+from benchmarks import lifecycles
+from benchmarks.databases import Kind
+from benchmarks.figures import Figure
+from benchmarks.setting import Setting, open_setting
+
+Measure = Callable[[Setting, Kind], Awaitable[list[Figure]]]
+
+MEASURES: Final[Mapping[str, Measure]] = {
+    "lifecycles": partial(lifecycles.measure, scale=lifecycles.Scale()),
+}
+"""In the order in which they are run."""
+
+
+def main() -> None:
+    """Measure what was asked for, on the databases that were asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*MEASURES, []], metavar="NAME")
+    parser.add_argument("--database", choices=get_args(Kind), action="append", dest="kinds")
+    wanted = parser.parse_args()
+    anyio.run(_measure, wanted.names or list(MEASURES), wanted.kinds or get_args(Kind))
+
+
+async def _measure(names: Sequence[str], kinds: Sequence[Kind]) -> None:
+    async with open_setting() as setting:
+        for name in names:
+            for kind in kinds:
+                print(f"\n{name} on {kind}", flush=True)
+                for figure in await MEASURES[name](setting, kind):
+                    print(f"  {figure.what:<44} {figure.said}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
