@@ -7,6 +7,7 @@ Rule 3: a row has one call in flight, so a decision is one call or a wait.
 """
 
 from datetime import datetime
+from typing import assert_never
 
 from orchestrator.core.action import Action, Call, Forget, Wait
 from orchestrator.core.model import (
@@ -141,6 +142,8 @@ def _settle(row: Row, agent: Agent, caps: Caps, now: datetime) -> Call | Wait:
             if not agent.is_past_horizon(now):
                 return Wait(until=agent.horizon_at, waiting_for=WaitingFor.PROOF)
             return _end_one(agent, caps, now)
+        case _:
+            assert_never(caps.recovery)
 
 
 def _watch(row: Row, agent: Agent, account: Account, now: datetime) -> Call | Wait:

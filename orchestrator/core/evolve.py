@@ -76,6 +76,8 @@ def _dispatch(row: Row, flight: Flight, settled: Settled, account: Account) -> S
             return _kicked(row, flight.agent, settled, account)
         case Verb.POLL:
             return _polled(row, flight.agent, settled, account)
+        case _:
+            assert_never(flight.verb)
 
 
 # --- start ---
@@ -308,6 +310,8 @@ def _restarts(policy: RestartPolicy, end_reason: EndReason) -> bool:
             return end_reason is EndReason.VENDOR_FAULT
         case RestartPolicy.ALWAYS:
             return True
+        case _:
+            assert_never(policy)
 
 
 def _trouble(row: Row, settled: Settled) -> Row:

@@ -8,6 +8,7 @@ last word: a lost or disabled trigger may cost a restart, never a stop.
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import assert_never
 
 from orchestrator.core.incarnation import ask_anew, begin, close_all, retire, supersede
 from orchestrator.core.model import Agent, Change, EndReason, Evidence, Row, Step, What
@@ -48,6 +49,8 @@ def _apply(row: Row, change: Change, now: datetime) -> Step:
             return Step(row=_ask_known_anew(row))
         case What.TIMING | What.OWNER | What.CANCEL_COMMAND:
             return Step(row=row)
+        case _:
+            assert_never(change.what)
 
 
 def _ask_known_anew(row: Row) -> Row:
