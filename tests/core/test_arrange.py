@@ -36,7 +36,7 @@ from tests.core.builders import (
 )
 
 V, T, Z, U = Recovery.SAME_NAME, Recovery.FIND, Recovery.EVICT, Recovery.STOP_FIRST
-FAILED = {"retired": 1, "end_reason": EndReason.START_FAILED}
+FAILED: dict[str, Any] = {"retired": 1, "end_reason": EndReason.START_FAILED}
 
 PHASES = [
     (V, row(), Phase.PENDING),

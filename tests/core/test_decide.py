@@ -9,9 +9,9 @@ from orchestrator.core.decide import decide
 from orchestrator.core.model import Account, Agent, Recovery, Row, Verb, WaitingFor
 from tests.core.builders import NOW, S, account, agent, known, row, task, unknown
 
-ENDS = {"retired": 1}
-PAST = {"horizon_at": NOW - S}
-HINT = {"hinted_at": NOW - S}
+ENDS: dict[str, Any] = {"retired": 1}
+PAST: dict[str, Any] = {"horizon_at": NOW - S}
+HINT: dict[str, Any] = {"hinted_at": NOW - S}
 LATER = NOW + 115 * S
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.deadline import lapse, must_start_by, next_lapse
+from orchestrator.core.deadline import ends_at, lapse, must_start_by, next_lapse
 from orchestrator.core.model import Account, EndReason, Evidence, Row, Task, What
 from orchestrator.core.wishes import absorb
 from tests.core.builders import NOW, S, account, agent, change, known, row, task, unknown
@@ -169,6 +169,10 @@ def test_by_when_a_start_must_have_been_taken(
 @pytest.mark.parametrize("given", [RUNNING, row(task=None)])
 def test_what_was_taken_or_deleted_has_no_such_time(given: Row) -> None:
     assert must_start_by(given, account()) is None
+
+
+def test_a_deleted_task_has_no_deadline() -> None:
+    assert ends_at(row(known(), task=None), account()) is None
 
 
 @pytest.mark.parametrize("given", [row(retired=1), row(task=None)])
