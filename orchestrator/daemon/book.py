@@ -135,10 +135,13 @@ class Book:
 
 
 def _denied_until(standing: Standing) -> datetime | None:
-    if standing.denied_code is None:
+    """Return when one start is tried: at the next probe, or sooner if the operator says so.
+
+    The operator's time counts once: the last probe left `DENIED_RETRY` before the next is due.
+    """
+    if standing.denied_code is None or standing.probe_at is None:
         return None
-    if standing.retry_at is not None and standing.denied_since is not None:
-        asked = standing.retry_at > standing.denied_since
-        if asked and (standing.probe_at is None or standing.retry_at < standing.probe_at):
-            return standing.retry_at
+    asked_at = standing.retry_at
+    if asked_at is not None and asked_at > standing.probe_at - DENIED_RETRY:
+        return min(asked_at, standing.probe_at)
     return standing.probe_at
