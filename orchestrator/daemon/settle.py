@@ -14,8 +14,8 @@ from orchestrator.core.arrange import arrange
 from orchestrator.core.decide import decide
 from orchestrator.core.evolve import evolve
 from orchestrator.core.late import is_awaited, learn
-from orchestrator.core.model import Account, Row, Status, What
-from orchestrator.core.outcome import Denied, Done, Expired, Gone, Outcome, Settled
+from orchestrator.core.model import Account, Row, Status, Verb, What
+from orchestrator.core.outcome import Denied, Done, Expired, Outcome, Settled
 from orchestrator.daemon.book import DENIED_RETRY
 from orchestrator.daemon.claim import Order
 from orchestrator.daemon.stranger import account_name
@@ -93,7 +93,7 @@ def _settle_one(draft: Draft, settling: Settling, one: Settlement) -> None:
 def _add_late(connection: Connection, settling: Settling, one: Settlement, draft: Draft) -> None:
     """Keep what a daemon learnt after its lease: a handle may be the only trace of an agent."""
     outcome, flight = one.settled.outcome, one.order.flight
-    agent = ledger.read_one(connection, flight.agent.id)
+    agent = ledger.lock_one(connection, flight.agent.id)
     if isinstance(outcome, Done) and outcome.handle is not None and agent is not None:
         learnt = learn(agent, outcome.handle, one.order.account.caps)
         ledger.write_agents(connection, [learnt])
@@ -135,11 +135,16 @@ def _tell(draft: Draft, settling: Settling, one: Settlement, row: Row, event: st
 def _tell_accounts(
     connection: Connection, settling: Settling, batch: Sequence[Settlement], now: datetime
 ) -> None:
-    """Write down what the calls told of their accounts, in the order of the accounts' names."""
+    """Write down what the calls told of their accounts, in the order of the accounts' names.
+
+    Only a start that was taken says that a denied account is well again: a vendor that waits for
+    its money takes stops all the time.
+    """
     last: dict[str, Outcome] = {}
     for one in batch:
         name, outcome = one.order.account.name, one.settled.outcome
-        if name not in last or isinstance(outcome, Denied | Expired):
+        taken = isinstance(outcome, Done) and one.order.flight.verb is Verb.START
+        if isinstance(outcome, Denied | Expired) or (taken and name not in last):
             last[name] = outcome
     for name in sorted(last):
         match last[name]:
@@ -147,7 +152,7 @@ def _tell_accounts(
                 accounts.deny(connection, name, code, now, now + DENIED_RETRY)
             case Expired():
                 accounts.undate(connection, name, now)
-            case Done() | Gone() if name in settling.denied:
+            case _ if name in settling.denied:
                 accounts.allow(connection, name, now)
             case _:
                 pass

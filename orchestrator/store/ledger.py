@@ -74,7 +74,7 @@ _WRITE_AGENT = (
         ),
     )
 )
-_READ_ONE = select(*_AGENT).where(vendor_agent.c.id == bindparam("id"))
+_LOCK_ONE = select(*_AGENT).where(vendor_agent.c.id == bindparam("id")).with_for_update()
 
 
 def read_agents(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Agent, ...]]:
@@ -123,9 +123,13 @@ def write_agents(connection: Connection, agents: Iterable[Agent]) -> None:
         connection.execute(_WRITE_AGENT, rows)
 
 
-def read_one(connection: Connection, id_: str) -> Agent | None:
-    """Return a ledger row, open or ended."""
-    row = connection.execute(_READ_ONE, {"id": id_}).first()
+def lock_one(connection: Connection, id_: str) -> Agent | None:
+    """Lock a ledger row, open or ended, and return it.
+
+    Its status may be another daemon's, so what is read must be what is there when it is written:
+    a horizon never moves back.
+    """
+    row = connection.execute(_LOCK_ONE, {"id": id_}).first()
     return to_agent(row) if row is not None else None
 
 
