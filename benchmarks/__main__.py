@@ -7,7 +7,7 @@ from typing import Final, get_args
 
 import anyio
 
-from benchmarks import lifecycles
+from benchmarks import crash, lifecycles, rest, resting, wakeup
 from benchmarks.databases import Kind
 from benchmarks.figures import Figure
 from benchmarks.setting import Setting, open_setting
@@ -16,6 +16,10 @@ Measure = Callable[[Setting, Kind], Awaitable[list[Figure]]]
 
 MEASURES: Final[Mapping[str, Measure]] = {
     "lifecycles": partial(lifecycles.measure, scale=lifecycles.Scale()),
+    "wakeup": partial(wakeup.measure, scale=wakeup.Scale()),
+    "resting": partial(resting.measure, scale=resting.Scale()),
+    "rest": partial(rest.measure, scale=rest.Scale()),
+    "crash": partial(crash.measure, scale=crash.Scale()),
 }
 """In the order in which they are run."""
 

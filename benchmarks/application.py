@@ -7,12 +7,16 @@ import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
-from typing import Any
+from typing import Any, Final
 
+import anyio
 import asyncpg
 from sqlalchemy.engine import make_url
 
 Row = Sequence[Any]
+
+PATIENCE_S: Final = 60
+LOOK_S: Final = 0.05
 
 
 class Application(ABC):
@@ -29,6 +33,12 @@ class Application(ABC):
     @abstractmethod
     async def ask(self, statement: str, *values: Any) -> list[Row]:
         """Return the rows of a SELECT."""
+
+    async def wait_for(self, count: int, statement: str) -> None:
+        """Return once the statement counts this many. Raises TimeoutError after a minute."""
+        with anyio.fail_after(PATIENCE_S):
+            while (await self.ask(statement))[0][0] != count:  # noqa: ASYNC110 - another process' work gives no event
+                await anyio.sleep(LOOK_S)
 
 
 class _Postgres(Application):

@@ -1,7 +1,7 @@
 """Lifecycles per second: a row is inserted, its agent runs, the row wants `stopped`, it is stopped.
 
 The application keeps a backlog: whatever runs it asks to stop, and for each that has ended it
-inserts another, in bulk. What is counted are ended rows, after a while in which the daemon warms up.
+inserts another, in bulk. What is counted are ended rows, after a while of warming up.
 Floor and daemon take turns, so that whatever else the machine does meets both.
 """
 

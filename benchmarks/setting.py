@@ -23,8 +23,9 @@ ACCOUNT: Final = "volcengine"
 SPEC: Final = json.dumps(VOLCENGINE)
 INSERT: Final = (
     "INSERT INTO agent_task (id, account, room_id, user_id, spec) "
-    f"VALUES ($1, '{ACCOUNT}', $1, 'user', $2)"  # noqa: S608 - a constant of ours
+    "VALUES ($1, 'volcengine', $1, 'user', $2)"
 )
+"""A row whose room bears its name; parameters: id, spec."""
 _UNLIMITED: Final = {"StartVoiceChat": 0, "StopVoiceChat": 0, "GetRoomOnlineUsers": 0}
 _NO_LIMITS: Final = {"volcengine_qps": 0, "volcengine_lookup_qps": 0}
 
