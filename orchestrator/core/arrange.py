@@ -49,7 +49,7 @@ def _settle(row: Row, action: Action, account: Account, now: datetime) -> Row:
     row = show(row, account, now)
     status = replace(
         row.status,
-        waiting_for=None,
+        waiting_for=_made_necessary(row, action),
         parked_class=None,
         parked_verb=None,
         observed_generation=row.status.generation,
@@ -64,6 +64,15 @@ def _settle(row: Row, action: Action, account: Account, now: datetime) -> Row:
         case _:
             assert_never(action)
     return replace(row, status=status)
+
+
+def _made_necessary(row: Row, action: Action) -> WaitingFor | None:
+    """Return what makes a call necessary that would not be made without it: room at the vendor.
+
+    The claim decides again, and must see what this decision saw.
+    """
+    at_capacity = row.status.waiting_for is WaitingFor.CAPACITY
+    return WaitingFor.CAPACITY if at_capacity and isinstance(action, Call) else None
 
 
 def _wait(row: Row, wait: Wait, account: Account, now: datetime) -> Status:
