@@ -1,4 +1,4 @@
-"""What an application can ask of a running agent, as values named as the SQL interface names them."""
+"""What an application can ask of a running agent, in the words of the SQL interface."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
