@@ -244,6 +244,7 @@ class _Claim:
             spec=one.spec,
             provider=self.desk.book.runtimes[task.account].provider,
             name=self.desk.draw_name(),
+            neighbours=[agent for _, agent in self.draft.new_agents],
         )
         match preflight.check(self.connection, start, self.desk.book.secrets, self.now):
             case Agent() as agent:
