@@ -13,8 +13,6 @@ from benchmarks.programs import can_read_processes, cpu_s, run_daemon
 from benchmarks.setting import INSERT, SPEC, Setting
 from orchestrator.clock import boot_ns
 
-CALM_S: Final = 1.5
-"""After the last work, before the measurement."""
 _RUNNING: Final = "SELECT count(*) FROM agent_status WHERE phase = 'running'"
 
 
@@ -24,6 +22,8 @@ class Scale:
 
     seconds: float = 6.0
     agents: int = 1_000
+    calm_s: float = 1.5
+    """After the last work, before the measurement."""
 
 
 async def measure(setting: Setting, kind: Kind, scale: Scale) -> list[Figure]:
@@ -34,9 +34,9 @@ async def measure(setting: Setting, kind: Kind, scale: Scale) -> list[Figure]:
     config = setting.configure(url)
     await setting.vendors.begin_anew()
     async with open_application(url) as application, run_daemon(config, application) as daemon:
-        empty = await _share(daemon, scale.seconds)
+        empty = await _share(daemon, scale)
         await _start_agents(application, scale.agents)
-        full = await _share(daemon, scale.seconds)
+        full = await _share(daemon, scale)
     return [
         Figure("no rows, % of a core", f"{empty:.2f}"),
         Figure(f"{scale.agents} running agents, % of a core", f"{full:.2f}"),
@@ -48,8 +48,8 @@ async def _start_agents(application: Application, agents: int) -> None:
     await application.wait_for(agents, _RUNNING)
 
 
-async def _share(daemon: Process, seconds: float) -> float:
-    await anyio.sleep(CALM_S)
+async def _share(daemon: Process, scale: Scale) -> float:
+    await anyio.sleep(scale.calm_s)
     used_s, began_ns = cpu_s(daemon), boot_ns()
-    await anyio.sleep(seconds)
+    await anyio.sleep(scale.seconds)
     return 100 * (cpu_s(daemon) - used_s) / ((boot_ns() - began_ns) / 1e9)

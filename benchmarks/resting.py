@@ -29,9 +29,6 @@ from orchestrator.store import accounts
 from orchestrator.store.engine import Connection
 from orchestrator.store.engine import now as database_now
 
-SETTLE_S: Final = 2.0
-"""How long the daemon runs before its memory is read: its first looks are behind it."""
-
 _INSERT: Final = (
     "INSERT INTO agent_task (id, account, room_id, user_id) "
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1) "
@@ -54,12 +51,14 @@ class Scale:
     few: int = 1_000
     many: int = 1_000_000
     passes: int = 200
+    calm_s: float = 2.0
+    """How long the daemon runs before its memory is read: its first looks are behind it."""
 
 
 async def measure(setting: Setting, kind: Kind, scale: Scale) -> list[Figure]:
     """Return times of a pass and memory beside few and many resting agents, and the ratios."""
-    few_ms, few_mb = await _measure_beside(setting, kind, scale.few, scale.passes)
-    many_ms, many_mb = await _measure_beside(setting, kind, scale.many, scale.passes)
+    few_ms, few_mb = await _measure_beside(setting, kind, scale.few, scale)
+    many_ms, many_mb = await _measure_beside(setting, kind, scale.many, scale)
     figures = [
         Figure(f"pass beside {scale.few} / {scale.many}, ms", f"{few_ms:.2f} / {many_ms:.2f}"),
         Figure("ratio", f"{many_ms / few_ms:.2f}"),
@@ -74,17 +73,17 @@ async def measure(setting: Setting, kind: Kind, scale: Scale) -> list[Figure]:
 
 
 async def _measure_beside(
-    setting: Setting, kind: Kind, agents: int, passes: int
+    setting: Setting, kind: Kind, agents: int, scale: Scale
 ) -> tuple[float, float | None]:
     url = await setting.databases.make(kind)
     config = setting.configure(url)
     async with open_application(url) as application:
         await _lay_to_rest(application, kind, agents)
-        pass_ms = await _time_passes(config, application, passes)
+        pass_ms = await _time_passes(config, application, scale.passes)
         if not can_read_processes():
             return pass_ms, None
         async with run_daemon(config, application) as daemon:
-            await anyio.sleep(SETTLE_S)
+            await anyio.sleep(scale.calm_s)
             return pass_ms, memory_mb(daemon)
 
 
@@ -121,7 +120,7 @@ def _make_accounts(connection: Connection, names: list[str]) -> None:
 async def _time_pass(setup: Setup, book: Book, application: Application, number: int) -> float:
     # A later deadline is a change of meaning that asks for no call.
     await application.run(
-        "UPDATE agent_task SET stop_at = '2100-01-01 00:00:00+00' WHERE id = $1", f"t{number}"
+        "UPDATE agent_task SET stop_at = '2100-01-01 00:00:00' WHERE id = $1", f"t{number}"
     )
     desk = Desk(
         daemon_id="bench",

@@ -47,6 +47,9 @@ GRANT INSERT, UPDATE, DELETE ON
 TO orchestrator_daemon;
 
 GRANT DELETE ON agent_task TO orchestrator_daemon;
+-- To lock what is about to be forgotten, so that a task in use is left alone, Postgres asks for
+-- the right to update a column, any column.
+GRANT UPDATE (updated_at) ON agent_task TO orchestrator_daemon;
 
 GRANT INSERT ON account_control TO orchestrator_daemon;
 

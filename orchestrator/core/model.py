@@ -129,10 +129,6 @@ class Caps:
     names_handle: bool
     """The stop handle is a name of ours, known before the start; its stop may repeat and match a
     later send of the same name, so a success before the horizon is only a hint."""
-    can_find: bool
-    """An agent can be asked for by what we named it, and an absence after the horizon is proof."""
-    can_kick: bool
-    """An agent can be removed from its room by its user id."""
     poll_proves_absence: bool
     """A poll goes by the vendor's own handle. Where false, it only looks into the room, and an
     absence means something only after a presence was seen, and then only: send a stop."""

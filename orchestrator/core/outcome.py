@@ -1,6 +1,6 @@
 """What a call to a vendor came to: the taxonomy that everything else rests on.
 
-Each vendor maps its own codes to these seven in one table. A code that no table knows is
+Each vendor maps its own codes to these eight in one table. A code that no table knows is
 `Indefinite`, never a guess. `Outcome` says nothing about what to do next; `evolve` does.
 """
 

@@ -93,6 +93,8 @@ class Claimed:
     orders: list[Order] = field(default_factory=list)
     written: int = 0
     """Rows that are not as they were. While there are any, there may be more to do."""
+    fitted: int | None = None
+    """How many rows could be decided about in time; null: all."""
     queues: set[Queue] = field(default_factory=set)
     """Queues in which rows were parked."""
 
@@ -148,9 +150,10 @@ class _Claim:
         """Decide about each row, as many as time allows, and write what came of it."""
         self._lock_accounts(found)
         until_ns = boot_ns() + DECIDE_NS_MAX
-        for one in found:
+        for number, one in enumerate(found, start=1):
             self._take(one)
-            if boot_ns() > until_ns:
+            if boot_ns() > until_ns and number < len(found):
+                self.claimed.fitted = number
                 break
         self.draft.write(self.connection)
         self.claimed.written += len(self.draft.held) + len(self.draft.forgotten)
@@ -244,6 +247,7 @@ class _Claim:
             spec=one.spec,
             provider=self.desk.book.runtimes[task.account].provider,
             name=self.desk.draw_name(),
+            neighbours=[agent for _, agent in self.draft.new_agents],
         )
         match preflight.check(self.connection, start, self.desk.book.secrets, self.now):
             case Agent() as agent:

@@ -119,12 +119,15 @@ class _Call:
     def _stamp(self) -> Stamp:
         """Return the time to sign with, on the vendor's clock.
 
-        A start is signed as of its announce, and so far back that only `send_life` is left of it:
-        that is what its horizon was computed from. Anything else is signed as of now.
+        What the horizon was computed from is signed as of its announce, and so far back that only
+        `send_life` is left of it: a start, and a stop that would hit a later agent of the same
+        user. Anything else is signed as of now.
         """
         order, account = self.order, self.order.account
         offset = self.gateway.book.offset(account.name)
-        if order.flight.verb is Verb.START:
+        if order.flight.verb is Verb.START or (
+            order.flight.verb is Verb.STOP and account.caps.one_per_user
+        ):
             back = account.caps.signature_window - account.send_life
             signed_at = order.flight.announced_at + offset - back
         else:

@@ -36,6 +36,7 @@ class Seen:
     parked: Mapping[Queue, Sequence[str]]
     standings: Mapping[str, Standing]
     next_due: datetime | None
+    """When time alone will ask for a look; null also while there are candidates: now."""
     queues: frozenset[Queue] | None
     """All queues that hold rows; null if that was not asked."""
     elsewhere: frozenset[str] | None
@@ -45,15 +46,16 @@ class Seen:
 def look(connection: Connection, glance: Glance) -> Seen:
     """Look."""
     now = database_now(connection)
+    candidates = queue.peek(connection, now, glance.most)
     elsewhere = None
     if glance.survey:
         elsewhere = frozenset(daemons.accounts_of_others(connection, glance.daemon_id, now))
     return Seen(
         now=now,
-        candidates=queue.peek(connection, now, glance.most),
+        candidates=candidates,
         parked={one: queue.peek_parked(connection, one, now, glance.most) for one in glance.queues},
         standings=accounts.read_standings(connection),
-        next_due=queue.next_due(connection),
+        next_due=None if candidates else queue.next_due(connection),
         queues=frozenset(queue.find_queues(connection)) if glance.survey else None,
         elsewhere=elsewhere,
     )

@@ -3,7 +3,7 @@
 No call is spent on a start that the vendor would refuse, or that would hit somebody else's agent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import blake2s
@@ -44,6 +44,8 @@ class Start:
     provider: Provider
     name: str
     """Drawn for a new ledger row."""
+    neighbours: Sequence[Agent]
+    """What the same transaction announced for other tasks: the ledger does not show it yet."""
 
 
 def check(
@@ -80,18 +82,29 @@ def _unfit(reason: str, problems: tuple[Problem, ...]) -> Unfit:
 def _conflict(connection: Connection, start: Start, spec: Spec, agent: Agent) -> Unfit | None:
     """Look for another task's agent that this one would evict, or that a stop would hit."""
     caps, task = start.provider.caps, start.task
-    if caps.one_per_user and ledger.is_pair_taken(connection, task):
+    if caps.one_per_user and _is_pair_taken(connection, start):
         said = f"room {task.room_id} and user {task.user_id} have an agent of another task"
         return Unfit(reason="Conflict", message=f"{said}; this API version stops by room and user")
     if start.provider.agent_user_id(spec) is None:
         return None
-    rooms = ledger.rooms_of_agent_user(connection, task, agent.name)
+    rooms = [
+        *ledger.rooms_of_agent_user(connection, task, agent.name),
+        *(a.room_id for a in start.neighbours if (a.account, a.name) == (task.account, agent.name)),
+    ]
     if caps.agent_user_scope == "room":
         rooms = [room for room in rooms if room == task.room_id]
     if not rooms:
         return None
     said = f"agent user id {agent.name} is in use by another task in room {rooms[0]}"
     return Unfit(reason="AgentUserIdTaken", message=said)
+
+
+def _is_pair_taken(connection: Connection, start: Start) -> bool:
+    task = start.task
+    pair = (task.account, task.room_id, task.user_id)
+    if any((a.account, a.room_id, a.user_id) == pair for a in start.neighbours):
+        return True
+    return ledger.is_pair_taken(connection, task)
 
 
 def needs_account_lock(provider: Provider, spec: Any) -> bool:

@@ -7,7 +7,7 @@ Rule 3: its own trouble (a database that is away) is retried here and nowhere el
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -27,7 +27,7 @@ from orchestrator.daemon.settler import Settler
 from orchestrator.store import daemons
 from orchestrator.store.accounts import Standing
 from orchestrator.store.engine import Database, DatabaseAway, StatementError
-from orchestrator.store.queue import Queue
+from orchestrator.store.queue import Candidate, Queue
 from orchestrator.wake.base import Waker
 
 IN_FLIGHT: Final[Mapping[WorkClass, int]] = MappingProxyType(
@@ -41,6 +41,7 @@ IN_FLIGHT: Final[Mapping[WorkClass, int]] = MappingProxyType(
 """Calls of each class at a time; none uses what is kept for another."""
 BATCH: Final[Mapping[str, int]] = MappingProxyType({"postgresql": 128, "sqlite": 32})
 """Rows in one claim. SQLite's one lock is held for about 2 ms, so its batches are small."""
+SMALLEST_BATCH: Final = 8
 SURVEY_EVERY_NS: Final = 1_000_000_000
 LONGEST_WAIT: Final = timedelta(seconds=1)
 """The bounded poll under every hint."""
@@ -126,10 +127,11 @@ class Scheduler:
         self._learn(seen)
         room = {each: IN_FLIGHT[each] - self._in_flight[each] for each in WorkClass}
         tickets = await self._draw(seen, room)
-        wanted = self._wanted(seen, tickets)
+        wanted = self._wanted(seen, tickets, room)
         claimed = Claimed()
         if wanted.ids or wanted.without_status:
             claimed = await self._claim(wanted, tickets, room)
+        self._resize(claimed)
         for order in claimed.orders:
             self._in_flight[order.flight.work_class] += 1
             calls.start_soon(self._carry_out, order)
@@ -138,11 +140,18 @@ class Scheduler:
         if claimed.written:
             await self._say_asleep(asleep=False)
             return None
-        self._starved = bool(wanted.ids)
+        self._starved = bool(wanted.ids or self._ready(seen))
         if not self._asleep and self._parts.notified:
             await self._say_asleep(asleep=True)
             return None  # what was written before the row said so notified nobody: look once more
-        return BLOCKED_WAIT if wanted.ids else self._rest(seen)
+        return BLOCKED_WAIT if seen.candidates or wanted.ids else self._rest(seen)
+
+    def _resize(self, claimed: Claimed) -> None:
+        """Let the next batch be what fits into the time for deciding: no row is read in vain."""
+        if claimed.fitted is not None:
+            self._batch = max(SMALLEST_BATCH, claimed.fitted)
+        elif claimed.written:
+            self._batch = min(BATCH[self._parts.database.dialect], self._batch * 5 // 4 + 1)
 
     def _glance(self) -> Glance:
         survey = boot_ns() - self._surveyed_ns > SURVEY_EVERY_NS
@@ -187,16 +196,14 @@ class Scheduler:
                 tickets[name, verb] = drawn
         return tickets
 
-    def _wanted(self, seen: Seen, tickets: Mapping[tuple[str, Verb], Sequence[Ticket]]) -> Wanted:
+    def _wanted(
+        self,
+        seen: Seen,
+        tickets: Mapping[tuple[str, Verb], Sequence[Ticket]],
+        room: Mapping[WorkClass, int],
+    ) -> Wanted:
         """Choose the rows to claim: those that cannot wait, then the parked that got a slot."""
-        now_ns = boot_ns()
-        ids = [
-            one.task_id
-            for one in seen.candidates
-            if one.account is not None
-            and one.account not in self._elsewhere
-            and self._poison.get(one.task_id, 0) <= now_ns
-        ]
+        ids = [one.task_id for one in _admit(self._ready(seen), room)]
         for queue, parked in seen.parked.items():
             most = self._passable(queue, seen, len(parked))
             drawn = tickets.get((queue.account, queue.verb))
@@ -205,6 +212,17 @@ class Scheduler:
             ids=list(dict.fromkeys(ids))[: self._batch],
             without_status=[one.task_id for one in seen.candidates if one.account is None],
         )
+
+    def _ready(self, seen: Seen) -> list[Candidate]:
+        """Return the candidates that are ours to claim."""
+        now_ns = boot_ns()
+        return [
+            one
+            for one in seen.candidates
+            if one.account is not None
+            and one.account not in self._elsewhere
+            and self._poison.get(one.task_id, 0) <= now_ns
+        ]
 
     def _passable(self, queue: Queue, seen: Seen, most: int) -> int:
         """Return how many rows of a queue could be called about now, slots apart."""
@@ -261,7 +279,10 @@ class Scheduler:
         room: dict[WorkClass, int],
     ) -> Claimed:
         desk = replace(self._parts.desk, amnesty_at=self._amnesty_at)
-        return await self._parts.database.write(claim, desk, wanted, tickets, room)
+        # Any claim may carry a stop, so it goes by the connections that are kept for stops.
+        return await self._parts.database.write(
+            claim, desk, wanted, tickets, room, work_class=WorkClass.STOP
+        )
 
     # --- calls ---
 
@@ -303,6 +324,25 @@ class Scheduler:
         self._asleep = asleep
         said = daemons.Sleep(daemon_id=self._parts.desk.daemon_id, asleep=asleep)
         await self._parts.database.write(daemons.say_asleep, said, durable=False)
+
+
+def _admit(candidates: Sequence[Candidate], room: Mapping[WorkClass, int]) -> Iterator[Candidate]:
+    """Yield as many candidates of each class as it has places for.
+
+    To lock and read a row costs as much as to call about it, so a row that would find its class
+    full is left out. While more want in than there are places, a class waits until a quarter of
+    it is free, and then fills it with one claim instead of many small ones.
+    """
+    wishes = Counter(_class_of(one.verb) for one in candidates)
+    places = {
+        each: 0 if wishes[each] > room[each] < IN_FLIGHT[each] // 4 else room[each]
+        for each in WorkClass
+    }
+    for one in candidates:
+        work_class = _class_of(one.verb)
+        if places[work_class] > 0:
+            places[work_class] -= 1
+            yield one
 
 
 def _class_of(verb: Verb) -> WorkClass:

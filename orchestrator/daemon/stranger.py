@@ -20,8 +20,6 @@ _NOBODY: Final = Account(
     caps=Caps(
         recovery=Recovery.FIND,
         names_handle=False,
-        can_find=False,
-        can_kick=False,
         poll_proves_absence=False,
         signature_window=timedelta(0),
     ),

@@ -9,7 +9,7 @@ import os
 import secrets as lots
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,6 +43,7 @@ from orchestrator.wake.base import Waker
 
 RETRY_FIRST_S: Final = 0.2
 RETRY_LAST_S: Final = 5.0
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 T = TypeVar("T")
 
@@ -56,10 +57,11 @@ async def run(setup: Setup) -> None:
     the SQLite file or an account that has agents is not configured any more.
     """
     await _until_reachable(lambda: version.check_version(setup.database))
-    with _hold(setup):
+    # Signals are heard before the row is written: whoever sees it may ask the daemon to end.
+    with _hold(setup), anyio.open_signal_receiver(*SIGNALS) as signals:
         begun = await _begin(setup)
         try:
-            await _Daemon(setup, begun).serve()
+            await _Daemon(setup, begun).serve(signals)
         finally:
             with anyio.CancelScope(shield=True):
                 await _end(setup, begun)
@@ -174,14 +176,14 @@ class _Daemon:
             redact=setup.redact,
         )
 
-    async def serve(self) -> None:
+    async def serve(self, signals: AsyncIterator[signal.Signals]) -> None:
         """Run everything, until it is asked to stop and what was begun is done."""
         async with self.transport, self.setup.open_waker() as waker:
             settling = Settler(self._settler_desk(waker))
             scheduler = Scheduler(self._parts(waker, settling))
             janitor = self._janitor(scheduler)
             async with anyio.create_task_group() as aside:
-                aside.start_soon(self._watch_signals, scheduler)
+                aside.start_soon(self._watch, signals, scheduler)
                 for work in (janitor.beat, janitor.sweep, janitor.prune):
                     aside.start_soon(work)
                 await self._work(scheduler, settling)
@@ -196,15 +198,13 @@ class _Daemon:
                 self._limit(calls)
             settling.finish()
 
-    async def _watch_signals(self, scheduler: Scheduler) -> None:
-        wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        with anyio.open_signal_receiver(*wanted) as signals:
-            async for number in signals:
-                log.info("signal", signal=signal.Signals(number).name)
-                if number == signal.SIGHUP:
-                    await self._reload()
-                else:
-                    scheduler.drain()
+    async def _watch(self, signals: AsyncIterator[signal.Signals], scheduler: Scheduler) -> None:
+        async for number in signals:
+            log.info("signal", signal=signal.Signals(number).name)
+            if number == signal.SIGHUP:
+                await self._reload()
+            else:
+                scheduler.drain()
 
     async def _reload(self) -> None:
         """Read the configuration again; if it is wrong, say so and go on with the old one."""

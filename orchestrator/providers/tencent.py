@@ -55,8 +55,6 @@ API_VERSION = "2019-07-22"
 CAPS = Caps(
     recovery=Recovery.FIND,
     names_handle=False,
-    can_find=True,
-    can_kick=True,
     poll_proves_absence=True,
     signature_window=timedelta(seconds=300),
     agent_user_scope="room",

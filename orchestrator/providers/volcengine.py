@@ -57,9 +57,6 @@ own default of 180 is billed."""
 BY_TASK = Caps(
     recovery=Recovery.SAME_NAME,
     names_handle=True,
-    can_find=False,
-    # The vendor can ban a user from a room, but nobody documents that this ends the task.
-    can_kick=False,
     poll_proves_absence=False,
     signature_window=timedelta(seconds=900),
     agent_user_scope="room",
@@ -175,11 +172,11 @@ class Volcengine(Provider):
         return read_presence(reply, agent.name)
 
     def find(self, agent: Agent, stamp: Stamp) -> Conversation:  # noqa: ARG002 - the protocol's
-        """Refuse: no call lists or describes tasks (`Caps.can_find`)."""
+        """Refuse: no call lists or describes tasks; the stop goes by a name of ours."""
         return (yield from _unsupported())
 
     def kick(self, agent: Agent, stamp: Stamp) -> Conversation:  # noqa: ARG002 - the protocol's
-        """Refuse: to leave the room is not known to end the task (`Caps.can_kick`)."""
+        """Refuse: a user can be banned from a room, but nobody says that this ends the task."""
         return (yield from _unsupported())
 
     @property

@@ -56,8 +56,6 @@ from orchestrator.providers.zego_spec import start_problems
 CAPS = Caps(
     recovery=Recovery.EVICT,
     names_handle=False,
-    can_find=True,
-    can_kick=True,
     poll_proves_absence=True,
     signature_window=timedelta(seconds=600),
     agent_user_scope="account",

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, TypeVarTuple
+from typing import Any, Final, Literal, Self, TypeVar, TypeVarTuple
 from urllib.parse import unquote
 
 from sqlalchemy import Boolean, Select, Table, bindparam, select
@@ -25,6 +25,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.types import TypeEngine
 
 from orchestrator.core.model import WorkClass
@@ -156,6 +157,13 @@ class _OneOf(FunctionElement[bool]):
 
     inherit_cache: bool | None = True
     type: TypeEngine[bool] = Boolean()
+
+    def self_group(self, against: OperatorType | None = None) -> Self:  # noqa: ARG002 - the base class calls it so
+        """Stand in a condition as it is.
+
+        SQLAlchemy compares other functions with 1 there, and SQLite uses no index for that.
+        """
+        return self
 
 
 @compiles(_OneOf, "sqlite")

@@ -7,7 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Column, Connection, Select, Table, delete, insert, or_, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    or_,
+    select,
+    tuple_,
+)
 
 from orchestrator.core.model import Phase, What
 from orchestrator.store import ledger, rows
@@ -78,22 +90,22 @@ _TIMED = select(agent_status.c.task_id).where(
     or_(agent_status.c.due_at.is_not(None), agent_status.c.stop_due_at.is_not(None)),
 )
 _OPEN = (
-    select(vendor_agent.c.id, vendor_agent.c.task_id)
-    .where(vendor_agent.c.ended_at.is_(None), vendor_agent.c.task_id.is_not(None))
-    .order_by(vendor_agent.c.id)
+    select(vendor_agent.c.task_id)
+    .where(vendor_agent.c.ended_at.is_(None), vendor_agent.c.task_id > bindparam("after"))
+    .order_by(vendor_agent.c.task_id)
     .limit(STEP)
 )
 
 
 def sweep_ledger(connection: Connection, after: str, actor: str) -> Swept:
     """Find open ledger rows whose task's status is not there, or has no time to be looked at."""
-    found = connection.execute(_OPEN.where(vendor_agent.c.id > after)).all()
-    ids = sorted({task_id for _, task_id in found})
+    found = list(connection.execute(_OPEN, {"after": after}).scalars())
+    ids = sorted(set(found))
     timed = set(connection.execute(_TIMED, {"ids": ids}).scalars())
     lost = [id_ for id_ in ids if id_ not in timed]
     rows.make_statuses(connection, ledger.lost_statuses(connection, lost))
     _tell(connection, lost, What.LEDGER, actor)
-    return _swept([id_ for id_, _ in found], lost)
+    return _swept(found, lost)
 
 
 def _keys(connection: Connection, key: "Column[str]", after: str) -> list[str]:
@@ -127,28 +139,21 @@ class Horizons:
 
 def prune(connection: Connection, before: Horizons) -> int:
     """Forget one step of everything that is old enough; return how many rows went."""
-    gone = _prune(connection, agent_event, agent_event.c.id, agent_event.c.at < before.events)
-    gone += _prune(
-        connection, call_minute, call_minute.c.minute, call_minute.c.minute < before.events
-    )
-    gone += _prune(
-        connection, vendor_fact, vendor_fact.c.key, vendor_fact.c.received_at < before.events
-    )
-    gone += _prune(
-        connection, agent_command, agent_command.c.id, agent_command.c.done_at < before.commands
-    )
+    gone = _prune(connection, agent_event, agent_event.c.at < before.events)
+    gone += _prune(connection, call_minute, call_minute.c.minute < before.events)
+    gone += _prune(connection, vendor_fact, vendor_fact.c.received_at < before.events)
+    gone += _prune(connection, agent_command, agent_command.c.done_at < before.commands)
     if before.ended is None:
         return gone
     # The horizon of an ended ledger row is long past: nothing ends before its own.
-    gone += _prune(
-        connection, vendor_agent, vendor_agent.c.id, vendor_agent.c.ended_at < before.ended
-    )
+    gone += _prune(connection, vendor_agent, vendor_agent.c.ended_at < before.ended)
     return gone + _prune_tasks(connection, before.ended)
 
 
-def _prune(connection: Connection, table: Table, key: "Column[object]", old: object) -> int:
-    chosen = select(key).where(old).limit(STEP)  # type: ignore[arg-type]  # a comparison of columns
-    return connection.execute(delete(table).where(key.in_(chosen))).rowcount
+def _prune(connection: Connection, table: Table, old: ColumnElement[bool]) -> int:
+    key = tuple(table.primary_key.columns)
+    chosen = select(*key).where(old).limit(STEP)
+    return connection.execute(delete(table).where(tuple_(*key).in_(chosen))).rowcount
 
 
 def _prune_tasks(connection: Connection, before: datetime) -> int:

@@ -110,6 +110,12 @@ agent_status: Final = Table(
         postgresql_where=text("parked_class IS NOT NULL"),
         sqlite_where=text("parked_class IS NOT NULL"),
     ),
+    Index(
+        "ix_agent_status_stopped_at",
+        "stopped_at",
+        postgresql_where=text("stopped_at IS NOT NULL"),
+        sqlite_where=text("stopped_at IS NOT NULL"),
+    ),
     comment="What is: one row for each task; outlives a deleted task until evidence",
     postgresql_with=HOT,
 )
@@ -142,6 +148,7 @@ vendor_agent: Final = Table(
     optional("ended_at", Timestamp(), "when evidence of its end came"),
     optional("evidence", Text(), "what it was"),
     Index("ix_vendor_agent_task_id", "task_id", postgresql_where=_OPEN, sqlite_where=_OPEN),
+    Index("ix_vendor_agent_task_id_incarnation", "task_id", "incarnation"),
     Index("ix_vendor_agent_account_name", "account", "name"),
     Index("ix_vendor_agent_account_vendor_task_id", "account", "vendor_task_id"),
     Index(

@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from orchestrator.clock import boot_ns
 from orchestrator.core.model import WorkClass
-from orchestrator.errors import OrchestratorError, SchemaError
+from orchestrator.errors import SchemaError
 from orchestrator.store.engine import Database, DatabaseAway, DialectName
 
 T = TypeVar("T")
@@ -166,7 +166,7 @@ class _Writer(_Seat):
 
 
 def begin_immediate(driver: sqlite3.Connection, path: Path) -> None:
-    """Take the lock, asking every 0.2 ms. Raises OrchestratorError after 10 s without it."""
+    """Take the lock, asking every 0.2 ms. Raises DatabaseAway after 10 s without it."""
     give_up_ns = boot_ns() + int(LOCK_WAIT_S * 1e9)
     while True:
         try:
@@ -182,7 +182,7 @@ def begin_immediate(driver: sqlite3.Connection, path: Path) -> None:
                 "whoever writes there must commit soon, and set a timeout (`.timeout 5000`) to "
                 "wait for its turn"
             )
-            raise OrchestratorError(message)
+            raise DatabaseAway(message)
         time.sleep(LOCK_RETRY_S)
 
 

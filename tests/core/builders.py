@@ -30,8 +30,6 @@ def caps(recovery: Recovery, **changes: Any) -> Caps:
     given = Caps(
         recovery=recovery,
         names_handle=named,
-        can_find=not named,
-        can_kick=True,
         poll_proves_absence=not named,
         signature_window=300 * S,
         one_per_user=recovery is Recovery.STOP_FIRST,

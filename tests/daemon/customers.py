@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.simulator.keys import Keys, TencentKeys, VolcengineKeys, ZegoKeys
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Customer:
     """One account."""
 

@@ -16,24 +16,18 @@ CAPS: dict[Recovery, Caps] = {
     Recovery.SAME_NAME: Caps(
         recovery=Recovery.SAME_NAME,
         names_handle=True,
-        can_find=False,
-        can_kick=True,
         poll_proves_absence=False,
         signature_window=timedelta(seconds=900),
     ),
     Recovery.FIND: Caps(
         recovery=Recovery.FIND,
         names_handle=False,
-        can_find=True,
-        can_kick=True,
         poll_proves_absence=True,
         signature_window=timedelta(seconds=300),
     ),
     Recovery.EVICT: Caps(
         recovery=Recovery.EVICT,
         names_handle=False,
-        can_find=True,
-        can_kick=True,
         poll_proves_absence=True,
         signature_window=timedelta(seconds=600),
         agent_user_scope="account",
@@ -41,8 +35,6 @@ CAPS: dict[Recovery, Caps] = {
     Recovery.STOP_FIRST: Caps(
         recovery=Recovery.STOP_FIRST,
         names_handle=True,
-        can_find=False,
-        can_kick=True,
         poll_proves_absence=False,
         signature_window=timedelta(seconds=900),
         one_per_user=True,

@@ -193,6 +193,7 @@ CREATE TABLE agent_status (
 CREATE INDEX ix_agent_status_due_at ON agent_status (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX ix_agent_status_parked ON agent_status (account, parked_class, parked_verb, priority DESC, parked_at) WHERE parked_class IS NOT NULL;
 CREATE INDEX ix_agent_status_stop_due_at ON agent_status (stop_due_at) WHERE stop_due_at IS NOT NULL;
+CREATE INDEX ix_agent_status_stopped_at ON agent_status (stopped_at) WHERE stopped_at IS NOT NULL;
 
 CREATE TABLE vendor_agent (
     id TEXT NOT NULL,
@@ -225,6 +226,7 @@ CREATE INDEX ix_vendor_agent_account_room_id_user_id ON vendor_agent (account, r
 CREATE INDEX ix_vendor_agent_account_vendor_task_id ON vendor_agent (account, vendor_task_id);
 CREATE INDEX ix_vendor_agent_ended_at ON vendor_agent (ended_at);
 CREATE INDEX ix_vendor_agent_task_id ON vendor_agent (task_id) WHERE ended_at IS NULL;
+CREATE INDEX ix_vendor_agent_task_id_incarnation ON vendor_agent (task_id, incarnation);
 
 CREATE TABLE lane (
     task_id TEXT NOT NULL,

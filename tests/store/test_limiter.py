@@ -1,0 +1,157 @@
+"""The limiter on a real database: no window holds too much, whoever draws, and nothing is lost."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import anyio
+import pytest
+
+from orchestrator.clock import boot_ns
+from orchestrator.core.bucket import GRACE_US, SECOND_US, WINDOW_US
+from orchestrator.daemon.limiter import LOOKAHEAD_US, Action, Limiter, Ticket
+from orchestrator.store import pace
+from orchestrator.store.engine import Connection, Database
+from orchestrator.store.engine import now as database_now
+from tests.store.rows import query
+
+pytestmark = pytest.mark.anyio
+
+CALL = Action(account="volc", name="StartVoiceChat")
+LIMIT = 6
+
+
+def limiter(database: Database, limit: int = LIMIT) -> Limiter:
+    return Limiter(database, {CALL: limit})
+
+
+async def drawn(one: Limiter, count: int, *, keep_half: bool = False) -> list[Ticket]:
+    return await one.draw(CALL, count, keep_half=keep_half)
+
+
+def worst_window(slots: Sequence[int]) -> int:
+    """Return the most calls in any second, each as late as its grace allows or as early."""
+    ordered = sorted(slots)
+    return max(
+        sum(first + GRACE_US <= slot + GRACE_US and slot < first + GRACE_US + SECOND_US
+            for slot in ordered)
+        for first in ordered
+    )  # fmt: skip
+
+
+async def test_the_whole_limit_can_be_drawn_at_once_and_no_more(database: Database) -> None:
+    one = limiter(database)
+    assert len(await drawn(one, LIMIT + 5)) == LIMIT
+    assert await drawn(one, 1) == []
+
+
+async def test_four_daemons_together_never_exceed_a_window(database: Database) -> None:
+    slots: list[int] = []
+    until_ns = boot_ns() + 3 * WINDOW_US * 1000
+
+    async def drawer() -> None:
+        one = limiter(database)
+        while boot_ns() < until_ns and len(slots) < 3 * LIMIT:
+            slots.extend(ticket.slot for ticket in await drawn(one, 2))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(drawer)
+    assert len(slots) >= 2 * LIMIT
+    assert worst_window(slots) <= LIMIT
+    ordered = sorted(slots)
+    assert all(b - a >= WINDOW_US for a, b in zip(ordered, ordered[LIMIT:], strict=False))
+
+
+async def test_half_is_kept_for_those_who_may_not_wait(database: Database) -> None:
+    polls, stops = limiter(database), limiter(database)
+    assert len(await drawn(polls, LIMIT, keep_half=True)) == LIMIT // 2
+    assert await drawn(polls, LIMIT, keep_half=True) == []
+    assert len(await drawn(stops, LIMIT)) == LIMIT - LIMIT // 2
+
+
+async def test_an_empty_draw_says_until_when_drawing_is_in_vain(database: Database) -> None:
+    one = limiter(database)
+    first = await drawn(one, LIMIT)
+    assert one.opens_ns(CALL) == 0
+    assert await drawn(one, 1) == []
+    wait_us = (one.opens_ns(CALL) - first[0].opens_ns) / 1000
+    assert WINDOW_US - 50_000 < wait_us < WINDOW_US + 50_000
+
+
+async def test_what_is_given_back_can_be_drawn_at_once(database: Database) -> None:
+    one = limiter(database)
+    tickets = await drawn(one, LIMIT)
+    assert await drawn(one, 1) == []
+    await one.give_back(tickets[2:4])
+    assert one.opens_ns(CALL) == 0
+    again = await drawn(one, LIMIT)
+    assert len(again) == 2
+    assert await drawn(limiter(database), 1) == []
+
+
+async def test_a_throttled_action_is_closed_for_as_long_as_the_vendor_says(
+    database: Database,
+) -> None:
+    one = limiter(database)
+    await one.throttle(CALL, timedelta(seconds=30))
+    other = limiter(database)
+    assert await drawn(other, 1) == []
+    assert other.opens_ns(CALL) - boot_ns() > 29 * 10**9
+
+
+async def test_without_a_word_of_the_vendor_s_it_is_closed_for_a_second(
+    database: Database,
+) -> None:
+    one = limiter(database)
+    await one.throttle(CALL, None)
+    assert await drawn(one, 1) == []
+    assert 0.5 * 10**9 < one.opens_ns(CALL) - boot_ns() <= 1.01 * 10**9
+
+
+async def test_an_action_without_a_limit_is_not_limited(database: Database) -> None:
+    one = limiter(database, 0)
+    assert not one.is_limited(CALL)
+    assert not one.is_limited(Action(account="volc", name="Other"))
+    await one.throttle(CALL, timedelta(seconds=30))
+    assert await query(database, "SELECT * FROM rate_limit") == []
+
+
+async def test_a_smaller_limit_holds_from_the_next_draw_on(database: Database) -> None:
+    await drawn(limiter(database, 6), 6)
+    assert await drawn(limiter(database, 2), 2) == []
+
+
+def look(connection: Connection) -> tuple[int, int, int]:
+    before_ns = boot_ns()
+    return before_ns, pace.to_slot(database_now(connection)), boot_ns()
+
+
+async def test_a_ticket_opens_never_before_its_slot_and_closes_within_its_grace(
+    database: Database,
+) -> None:
+    for ticket in await drawn(limiter(database), 3):
+        before_ns, now, after_ns = await database.read(look)
+        # SQLite's clock has whole milliseconds.
+        slack_us = 1_000
+        opens_at_least = before_ns + (ticket.slot - now) * 1000 - slack_us * 1000
+        closes_at_most = after_ns + (ticket.slot + GRACE_US - now) * 1000 + slack_us * 1000
+        assert ticket.opens_ns >= opens_at_least
+        assert ticket.closes_ns <= closes_at_most
+        assert ticket.opens_ns < ticket.closes_ns
+
+
+async def test_no_slot_is_drawn_that_lies_far_ahead(database: Database) -> None:
+    one = limiter(database)
+    (_, now, _), tickets = await database.read(look), await drawn(one, 1)
+    assert tickets[0].slot - now < LOOKAHEAD_US + SECOND_US
+
+
+async def test_a_swap_that_others_were_quicker_with_writes_nothing(database: Database) -> None:
+    def swap_twice(connection: Connection) -> tuple[bool, bool]:
+        bucket, version, _ = pace.read(connection, "volc", "Start", LIMIT)
+        first = pace.swap(connection, "volc", "Start", version, bucket.throttle(5))
+        return first, pace.swap(connection, "volc", "Start", version, bucket)
+
+    assert await database.write(swap_twice) == (True, False)
+    bucket, version, _ = await database.read(lambda c: pace.read(c, "volc", "Start", LIMIT))
+    assert (version, len(bucket.slots)) == (1, LIMIT)
