@@ -75,11 +75,24 @@ def _misnumbered(view: LaneView) -> Iterator[Command]:
 
 
 def _superseded(view: LaneView) -> Iterator[Command]:
-    floor = view.lane.floor
     for command in view.queue:
+        floor = _floor(view, command)
         if floor is not None and command.sequence is not None and command.sequence <= floor:
             message = f"sequence {command.sequence} is not above {floor}, where its lane is"
             yield _close(view, command, CommandState.SUPERSEDED, Reason.SUPERSEDED, message)
+
+
+def _floor(view: LaneView, command: Command) -> int | None:
+    """Return the number that a command must be above.
+
+    What was passed over bars a press, and not the release of a microphone that may be open.
+    """
+    return view.lane.last_sequence if _must_go(view, command) else view.lane.floor
+
+
+def _must_go(view: LaneView, command: Command) -> bool:
+    """Whether it closes a microphone that may be open."""
+    return command.kind is Kind.STOP_LISTENING and view.may_listen
 
 
 def _unsendable(view: LaneView) -> Iterator[Command]:
@@ -110,8 +123,7 @@ def _expire(view: LaneView, command: Command) -> Command | None:
     """An old press must not open the microphone; but what may be open is always closed."""
     if command.expires_at > view.now:
         return None
-    must_go = command.kind is Kind.STOP_LISTENING and view.may_listen
-    if must_go and not (command.sent_at is not None and _has_fresh_successor(view)):
+    if _must_go(view, command) and not (command.sent_at is not None and _has_fresh_successor(view)):
         return None
     if command.sent_at is not None:
         return _fail(view, command, Reason.OUTCOME_UNKNOWN, "nobody knows if it was taken")
