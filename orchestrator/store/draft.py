@@ -14,8 +14,8 @@ from orchestrator.core.model import Agent, Change, Row
 from orchestrator.store import ledger, rows
 
 EVENT_KEYS = (
-    "at", "task_id", "account", "incarnation", "actor", "event", "action", "outcome", "code",
-    "message", "request_id", "latency_ms", "phase_before", "phase_after",
+    "at", "task_id", "command_id", "account", "incarnation", "actor", "event", "action", "outcome",
+    "code", "message", "request_id", "latency_ms", "phase_before", "phase_after",
 )  # fmt: skip
 
 
