@@ -25,6 +25,9 @@ from orchestrator.core.lane import (
 )
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+CLOSING_TRIES = 8
+"""A late stop that was sent, and that nobody confirms, is given up after so many tries in vain. The
+vendor may have nothing to close, and says it in words that leave its effect open."""
 NET = timedelta(minutes=1)
 """A lane with commands is looked at at least this often, whatever else fails."""
 
@@ -123,7 +126,7 @@ def _expire(view: LaneView, command: Command) -> Command | None:
     """An old press must not open the microphone; but what may be open is always closed."""
     if command.expires_at > view.now:
         return None
-    if _must_go(view, command) and not (command.sent_at is not None and _has_fresh_successor(view)):
+    if _must_go(view, command) and not _may_give_up(view, command):
         return None
     if command.sent_at is not None:
         return _fail(view, command, Reason.OUTCOME_UNKNOWN, "nobody knows if it was taken")
@@ -131,12 +134,15 @@ def _expire(view: LaneView, command: Command) -> Command | None:
     return _close(view, command, CommandState.EXPIRED, reason, command.message or "it is too late")
 
 
-def _has_fresh_successor(view: LaneView) -> bool:
-    """Whether a press waits behind a stop that was sent and that nobody confirms.
+def _may_give_up(view: LaneView, stop: Command) -> bool:
+    """Whether a late stop was sent, and it is time to leave it at that: a fresh press waits for it.
 
-    It would wait for ever, where the vendor takes the same number again and has nothing to close.
-    The microphone still counts as open: the release of that press, or any other, is always sent.
+    The microphone still counts as open: the next release is always sent.
     """
+    if stop.sent_at is None:
+        return False
+    if view.lane.attempt >= CLOSING_TRIES:
+        return True
     return any(c.expires_at > view.now and c.id not in view.refusals for c in view.queue)
 
 

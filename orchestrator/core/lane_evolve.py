@@ -161,13 +161,14 @@ def _stale(lane: Lane, flight: CommandFlight, settled: Settled) -> LaneStep:
 
 
 def _not_ready(lane: Lane, flight: CommandFlight, settled: Settled) -> LaneStep:
-    """The user is not publishing yet. So no earlier send of this number was taken either.
+    """The user is not publishing yet: no trouble of ours, and worth asking again soon.
 
-    Whether the vendor counts a number that it refuses so is open: who may draw numbers draws the
-    next.
+    Whether the vendor counts a number that it refuses so is open. Who may draw numbers draws the
+    next, unless an earlier send may have been taken under this one.
     """
-    lane = replace(_untouched(lane, flight), renumber=lane.numbering is Numbering.DRAWN)
-    return _wait(lane, flight, settled, NOT_READY_PAUSE, sent_at=None)
+    is_free = lane.numbering is Numbering.DRAWN and flight.sent_before is None
+    lane = replace(_untouched(lane, flight), renumber=is_free)
+    return _wait(lane, flight, settled, NOT_READY_PAUSE, sent_at=flight.sent_before)
 
 
 def _again(

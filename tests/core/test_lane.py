@@ -21,7 +21,7 @@ from orchestrator.core.lane import (
     is_awaited,
     situation_of,
 )
-from orchestrator.core.lane_decide import NET, decide_lane
+from orchestrator.core.lane_decide import CLOSING_TRIES, NET, decide_lane
 from orchestrator.core.lane_evolve import announce_lane
 from orchestrator.core.model import Row
 from tests.core.builders import NOW, S, known, row, unknown
@@ -217,6 +217,19 @@ def test_a_late_stop_of_unknown_outcome_makes_way_for_a_press_that_is_fresh(
     if isinstance(action, Settle):
         assert settles(given) == {"c5": ("failed", "OutcomeUnknown")}
         assert action.lane.listening
+
+
+@pytest.mark.parametrize(("is_sent", "ends"), [(True, True), (False, False)])
+def test_a_late_stop_is_given_up_after_many_tries_if_one_of_them_may_have_been_heard(
+    is_sent: bool, ends: bool
+) -> None:
+    busy, sent = in_flight(STOP, 5, expires_at=NOW)
+    tried = replace(busy, listening=True, attempt=CLOSING_TRIES)
+    if not is_sent:
+        sent = replace(sent, sent_at=None, state=CommandState.QUEUED)
+    action = decide_lane(view(sent, of=tried))
+    assert isinstance(action, Settle) is ends
+    assert not isinstance(action, Settle) or action.lane.listening
 
 
 # --- what no vendor takes

@@ -143,11 +143,14 @@ def test_a_number_refused_as_not_ready_may_be_used_up_so_we_draw_the_next() -> N
     assert (sends(again).sequence or 0) > (step.lane.last_sequence or 0)
 
 
-def test_not_ready_to_a_resend_keeps_the_microphone_open_and_proves_nothing_stale() -> None:
+@pytest.mark.parametrize("numbering", Numbering)
+def test_not_ready_to_a_resend_says_nothing_of_the_first_send(numbering: Numbering) -> None:
     given = resend(START)
+    given = replace(given, lane=replace(given.lane, numbering=numbering))
     step = try_once(given, Refused(code=NOT_READY))
-    assert (step.command.sent_at, step.lane.listening) == (None, True)
-    assert try_once(after(given, step), Refused(code=STALE)).command.reason == "StaleSequence"
+    assert (step.command.state, step.lane.listening) == (CommandState.SENDING, True)
+    again = after(given, step)
+    assert (sends(again).sequence, sends(again).is_resend) == (5, True)
 
 
 # --- no effect
