@@ -25,9 +25,10 @@ from orchestrator.core.lane import (
 )
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-CLOSING_TRIES = 8
-"""A late stop that was sent, and that nobody confirms, is given up after so many tries in vain. The
-vendor may have nothing to close, and says it in words that leave its effect open."""
+CLOSING_TRIES, YIELDING_TRIES = 8, 3
+"""A late stop that was sent, and that nobody confirms, is given up after so many tries in vain; the
+second holds while a fresh press waits behind it. The vendor may have nothing to close, and say so
+in words that leave the effect open."""
 NET = timedelta(minutes=1)
 """A lane with commands is looked at at least this often, whatever else fails."""
 
@@ -135,15 +136,14 @@ def _expire(view: LaneView, command: Command) -> Command | None:
 
 
 def _may_give_up(view: LaneView, stop: Command) -> bool:
-    """Whether a late stop was sent, and it is time to leave it at that: a fresh press waits for it.
+    """Whether a late stop was sent, and often enough to leave it at that.
 
     The microphone still counts as open: the next release is always sent.
     """
     if stop.sent_at is None:
         return False
-    if view.lane.attempt >= CLOSING_TRIES:
-        return True
-    return any(c.expires_at > view.now and c.id not in view.refusals for c in view.queue)
+    is_waited_for = any(c.expires_at > view.now and c.id not in view.refusals for c in view.queue)
+    return view.lane.attempt >= (YIELDING_TRIES if is_waited_for else CLOSING_TRIES)
 
 
 def _settle(view: LaneView, commands: tuple[Command, ...]) -> Settle:

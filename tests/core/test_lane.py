@@ -21,7 +21,7 @@ from orchestrator.core.lane import (
     is_awaited,
     situation_of,
 )
-from orchestrator.core.lane_decide import CLOSING_TRIES, NET, decide_lane
+from orchestrator.core.lane_decide import CLOSING_TRIES, NET, YIELDING_TRIES, decide_lane
 from orchestrator.core.lane_evolve import announce_lane
 from orchestrator.core.model import Row
 from tests.core.builders import NOW, S, known, row, unknown
@@ -205,13 +205,20 @@ def test_a_start_that_was_sent_is_not_sent_again_once_it_is_too_late_and_its_sto
     assert sends(given.after(action)).sequence == 6
 
 
-@pytest.mark.parametrize(("is_fresh", "yields"), [(True, True), (False, False)])
+@pytest.mark.parametrize(
+    ("is_fresh", "tries", "yields"),
+    [
+        (True, YIELDING_TRIES, True),
+        (True, YIELDING_TRIES - 1, False),
+        (False, YIELDING_TRIES, False),
+    ],
+)
 def test_a_late_stop_of_unknown_outcome_makes_way_for_a_press_that_is_fresh(
-    is_fresh: bool, yields: bool
+    is_fresh: bool, tries: int, yields: bool
 ) -> None:
     busy, sent = in_flight(STOP, 5, expires_at=NOW)
     press = command(START, 6, expires_at=LATE if is_fresh else NOW)
-    given = view(sent, press, of=replace(busy, listening=True))
+    given = view(sent, press, of=replace(busy, listening=True, attempt=tries))
     action = decide_lane(given)
     assert isinstance(action, Settle) is yields
     if isinstance(action, Settle):

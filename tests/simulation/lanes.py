@@ -12,10 +12,9 @@ from itertools import count
 from random import Random
 
 from orchestrator.core.command import Command, Kind
-from orchestrator.core.lane import Situation
+from orchestrator.core.lane import Situation, Standing
 from orchestrator.core.model import Account, Recovery
 from orchestrator.core.outcome import Denied, Indefinite, NotSent, Outcome, Refused, Throttled
-from tests.simulation.checkers import Broken
 from tests.simulation.lanes_checkers import LaneCheckers
 from tests.simulation.lanes_daemon import LaneDaemon
 from tests.simulation.lanes_store import GAP, LaneStore
@@ -46,6 +45,9 @@ class LaneWorld:
     """Users whose requests are all lost, for as long as the workload lasts."""
     now: datetime = BEGIN
     history: list[str] | None = None
+    began: list[datetime] = field(default_factory=list)
+    """When each agent began to run."""
+    down_until: datetime = BEGIN
     steps: int = 0
     _events: list[tuple[datetime, int, Event]] = field(default_factory=list)
     _numbers: "count[int]" = field(default_factory=count)
@@ -114,6 +116,8 @@ class LaneWorld:
 
     def move(self, situation: Situation) -> None:
         self.tell(f"the task is {situation.standing}, retired {situation.retired}")
+        if situation.standing is Standing.RUNNING:
+            self.began.append(self.now)
         self.store.move(situation, self.now)
         self._wake()
 
@@ -177,6 +181,10 @@ class LaneWorld:
 
     def _fault(self, request: LaneRequest) -> Outcome | None:
         """A vendor's own trouble: an answer without an effect, or one that hides it."""
+        if self.chance(0.006):
+            self.down_until = self.now + self.lots_between(1, 12)
+        if self.down_until > self.now:
+            return NotSent(code="ConnectionRefused")
         if self.chance(0.02):
             return Indefinite(code="500")
         if self.chance(0.03):
@@ -243,14 +251,3 @@ def build(
     for presser in pressers:
         presser.begin()
     return world
-
-
-def run_seeds(first: int, seeds: int) -> list[str]:
-    """Run many seeds; return a line for each that broke a promise."""
-    failures = []
-    for seed in range(first, first + seeds):
-        try:
-            build(seed).run()
-        except Broken as broken:
-            failures.append(f"lanes, seed {seed}: {broken}")
-    return failures

@@ -77,7 +77,6 @@ class LaneDaemon:
         """Settle what can be, then announce one command, all in one transaction."""
         world, store = self.world, self.world.store
         view = store.read(key, world.now)
-        before = view.lane
         action = lane_decide.decide_lane(view)
         while isinstance(action, Settle):
             for command in action.commands:
@@ -90,8 +89,7 @@ class LaneDaemon:
             store.due_at[key] = action.until
             return
         announced, flight = lane_evolve.announce_lane(view, action)
-        ended_at = view.situation.ended_at
-        world.checkers.announced(before, flight, ended_at, world.now)
+        world.checkers.announced(view, flight)
         store.lease(key, self.name, world.now + LEASE)
         store.write(announced, (flight.command,))
         world.tell(f"{self.name} announces {flight.command.id} as {flight.sequence}")

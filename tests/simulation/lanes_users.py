@@ -43,7 +43,9 @@ class Presser:
         early = timedelta() if self.is_tidy else world.lots_between(0, lots.choice((0, 0, 0.5, 8)))
         if self.is_tidy or lots.random() < 0.92:
             self._later(early, lambda: world.insert(self._made(*start)))
-        self._later(held, lambda: world.insert(self._made(*stop)))
+        straggles = not self.is_tidy and lots.random() < 0.06
+        late = held + world.lots_between(0, 9) if straggles else held
+        self._later(late, lambda: world.insert(self._made(*stop)))
         if not self.is_tidy:
             self._err()
         pause = world.lots_between(0, lots.choice((0.1, 1, 6)))
