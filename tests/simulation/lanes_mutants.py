@@ -23,7 +23,7 @@ from tests.simulation.lanes_checkers import Key
 from tests.simulation.lanes_store import LaneStore
 from tests.simulation.mutants import Mutant, applied
 
-SEEDS = 300
+SEEDS = 600
 """Seeds after which a mutant counts as escaped."""
 
 _number, _ended, _release = lane_decide._number, lane_decide._ended, Lane.release
