@@ -52,6 +52,7 @@ PURE = {
     "core": ("orchestrator.core.",),
     "providers": (
         "orchestrator.providers.",
+        "orchestrator.core.command",
         "orchestrator.core.model",
         "orchestrator.core.outcome",
         "pydantic",
