@@ -13,7 +13,7 @@ import anyio
 import structlog
 
 from orchestrator.core.model import WorkClass
-from orchestrator.core.outcome import Denied, NotSent, Throttled
+from orchestrator.core.outcome import Denied, Done, Gone, NotSent, Outcome, Throttled
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.limiter import Action, Limiter
 from orchestrator.daemon.settle import Settlement, Settling, settle
@@ -62,6 +62,8 @@ class Settler:
         self._most = BATCH_MAX[desk.database.dialect]
         self.standings: Mapping[str, Standing] = MappingProxyType({})
         """How the accounts stood at the last look."""
+        self._denied: set[str] = set()
+        """Accounts whose denial has been told; the last look may be older than that."""
 
     async def put(self, settlement: Settlement) -> None:
         """Hand over what a call came to."""
@@ -120,10 +122,7 @@ class Settler:
         self._desk.tally.count(name, one)
         if isinstance(outcome, Throttled) and not outcome.capacity:
             await self._throttle(Action(account=name, name=one.action), outcome.after)
-        if isinstance(outcome, Denied):
-            standing = self.standings.get(name)
-            if standing is None or standing.denied_code is None:
-                log.error("account_denied", account=name, code=outcome.code)
+        self._tell_denial(name, outcome)
         if isinstance(outcome, NotSent) and outcome.code in _OURS:
             return
         before, after = self._desk.book.record(name, outcome, one.settled.answered_at)
@@ -131,6 +130,17 @@ class Settler:
             log.info("circuit_closed", account=name)
         elif after.is_open and not before.is_open:
             log.warning("circuit_open", account=name, code=outcome.code)
+
+    def _tell_denial(self, name: str, outcome: Outcome) -> None:
+        """Tell a denial once, however many calls were in flight when it began."""
+        if isinstance(outcome, Done | Gone):
+            self._denied.discard(name)
+        if not isinstance(outcome, Denied) or name in self._denied:
+            return
+        self._denied.add(name)
+        standing = self.standings.get(name)
+        if standing is None or standing.denied_code is None:
+            log.error("account_denied", account=name, code=outcome.code)
 
     async def _throttle(self, action: Action, after: timedelta | None) -> None:
         try:
