@@ -5,12 +5,13 @@ be: the ledger has the name, and the horizon as late as this send can make it. W
 row after a crash knows all there is to know.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from orchestrator.core import horizon, names
 from orchestrator.core.action import Call, Flight
 from orchestrator.core.model import Account, Agent, Row, Task, Verb
+from orchestrator.core.replace import replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

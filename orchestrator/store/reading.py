@@ -1,13 +1,14 @@
 """Reads everything that belongs to locked rows, one statement for each kind of thing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection
 
 from orchestrator.core.model import Change, Row, Status, Task
+from orchestrator.core.replace import replace
 from orchestrator.store import codec, ledger, rows
 from orchestrator.store.codec import UnreadableError
 
