@@ -28,6 +28,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ColumnElement, TextClause
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import DateTime, TypeEngine
 
 metadata: Final = MetaData(
@@ -149,9 +150,26 @@ SQLITE_CLOCK: Final = "(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')"
 """The present in the daemon's format; SQLite's clock has milliseconds."""
 
 
+class _Clock(FunctionElement[datetime]):
+    """The present instant. Every transaction asks for it, so its statement is compiled once."""
+
+    inherit_cache: bool | None = True
+    type: TypeEngine[datetime] = Timestamp()
+
+
+@compiles(_Clock, "sqlite")
+def _clock_sqlite(_element: _Clock, _compiler: SQLCompiler, **_: Any) -> str:
+    return SQLITE_CLOCK
+
+
+@compiles(_Clock, "postgresql")
+def _clock_postgres(_element: _Clock, _compiler: SQLCompiler, **_: Any) -> str:
+    return "clock_timestamp()"
+
+
 def clock() -> ColumnElement[datetime]:
     """Return the database's present instant, not the transaction's start."""
-    return _PerDialect(SQLITE_CLOCK, "clock_timestamp()", Timestamp())
+    return _Clock()
 
 
 def drawn_id() -> ColumnElement[str]:
