@@ -29,6 +29,8 @@ SETTLE_RESERVE_NS: Final = 1_000_000_000
 """A call ends this long before its lease, so that its outcome can be settled under it."""
 SHORTEST_CALL_NS: Final = 500_000_000
 """A call that has less than this left is not sent at all."""
+SWAP_WAIT_NS: Final = 5_000_000
+"""How soon a slot is drawn for again that other daemons were quicker to take."""
 
 log = structlog.get_logger(__name__)
 
@@ -166,14 +168,19 @@ class _Call:
         return None
 
     async def _draw(self, action: Action) -> Ticket | None:
+        """Draw one slot that leaves time for the call. Returns at once if none will in time."""
         limiter = self.gateway.limiter
         keep_half = self.order.flight.work_class is WorkClass.OBSERVE
-        while boot_ns() + SHORTEST_CALL_NS < self.deadline_ns:
+        latest_ns = self.deadline_ns - SHORTEST_CALL_NS
+        while boot_ns() < latest_ns:
             tickets = await limiter.draw(action, 1, keep_half=keep_half)
             if tickets:
                 return tickets[0]
-            wait_ns = max(limiter.opens_ns(action) - boot_ns(), 1_000_000)
-            await anyio.sleep(wait_ns / 1e9)
+            # With no time known, others were quicker at every swap: they are done in a moment.
+            again_ns = max(limiter.opens_ns(action, keep_half=keep_half), boot_ns() + SWAP_WAIT_NS)
+            if again_ns >= latest_ns:
+                return None
+            await anyio.sleep((again_ns - boot_ns()) / 1e9)
         return None
 
     def settle(self, outcome: Outcome) -> Settlement:

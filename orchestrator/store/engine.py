@@ -41,6 +41,7 @@ __all__ = [
     "Upsert",
     "dialect_of",
     "lock_rows",
+    "none_of",
     "now",
     "one_of",
     "open_database",
@@ -185,6 +186,29 @@ def one_of(column: ColumnElement[str], parameter: str) -> ColumnElement[bool]:
     compiled statement and the server's plan are used again.
     """
     return _OneOf(column, bindparam(parameter, type_=TextList()))
+
+
+class _NoneOf(_OneOf):
+    """Whether a column is none of a list; see `none_of`."""
+
+    inherit_cache: bool | None = True
+
+
+@compiles(_NoneOf, "sqlite")
+def _none_of_sqlite(element: _NoneOf, compiler: SQLCompiler, **kw: Any) -> str:
+    column, listed = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"{column} NOT IN (SELECT value FROM json_each({listed}))"  # noqa: S608 - compiled SQL, not input
+
+
+@compiles(_NoneOf, "postgresql")
+def _none_of_postgres(element: _NoneOf, compiler: SQLCompiler, **kw: Any) -> str:
+    column, listed = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"{column} <> ALL ({listed})"
+
+
+def none_of(column: ColumnElement[str], parameter: str) -> ColumnElement[bool]:
+    """Return whether the text column is none of the list bound as `parameter`. See `one_of`."""
+    return _NoneOf(column, bindparam(parameter, type_=TextList()))
 
 
 def dialect_of(connection: Connection) -> DialectName:

@@ -13,7 +13,7 @@ from orchestrator.core.model import Task, Verb, WorkClass
 from orchestrator.store import accounts, daemons, housekeeping, ledger, queue, rows
 from orchestrator.store.engine import Connection, Database, dialect_of
 from orchestrator.store.housekeeping import Horizons
-from orchestrator.store.queue import Queue
+from orchestrator.store.queue import Queue, Scope
 
 pytestmark = pytest.mark.anyio
 
@@ -77,13 +77,14 @@ def tidy(connection: Connection) -> None:
 Operation = Callable[[Connection], object]
 TASK = Task(id="t9", account="acc", room_id="room9", user_id="human", running=True, created_at=NOW)
 QUEUE = Queue("acc", WorkClass.START, Verb.START)
+SCOPE = Scope(most=128, most_polls=128, without=dict.fromkeys(WorkClass, frozenset({"elsewhere"})))
 OLD = Horizons(events=NOW.replace(year=2025), commands=NOW, ended=NOW.replace(year=2025))
 
 OPERATIONS: Mapping[str, Operation] = {
-    "peek": lambda c: queue.peek(c, NOW, 128),
+    "peek": lambda c: queue.peek(c, NOW, SCOPE),
     "peek_parked": lambda c: queue.peek_parked(c, QUEUE, NOW, 128),
     "find_queues": queue.find_queues,
-    "next_due": queue.next_due,
+    "next_due": lambda c: queue.next_due(c, NOW),
     "lock": lambda c: rows.lock(c, IDS, NOW),
     "lock_leases": lambda c: rows.lock_leases(c, IDS),
     "existing": lambda c: rows.existing(c, IDS),
@@ -137,7 +138,7 @@ def _explain(connection: Connection, statement: str, values: Any) -> Iterator[st
 def _nodes(plan: Any) -> Iterator[str]:
     for item in plan:
         node = item.get("Plan", item)
-        yield f"{node['Node Type']} {node.get('Relation Name', '')}"
+        yield f"{node['Node Type']} {node.get('Relation Name', '')} {node.get('Index Name', '')}"
         yield from _nodes(node.get("Plans", []))
 
 
@@ -165,14 +166,39 @@ async def test_every_statement_finds_its_rows_by_an_index(database: Database) ->
     assert await database.write(examine) == {}
 
 
+# --- what is due
+
+
+def explain_due(connection: Connection) -> list[str]:
+    """Return the indexes by which the due rows and the next time are found."""
+    steps = plans(connection, lambda c: queue.peek(c, NOW, SCOPE))
+    steps += plans(connection, lambda c: queue.next_due(c, NOW))
+    return [name for step in steps for name in INDEX_NAME.findall(step)]
+
+
+INDEX_NAME = re.compile(r"\bix_agent_status_\w*due_at\b")
+
+
+async def test_polls_and_other_due_rows_have_an_index_each(database: Database) -> None:
+    await database.write(fill, 0, RESTING)
+    await database.read(tidy)
+    used = await database.write(explain_due)
+    # Both databases use each for the look and for the next time.
+    assert {name: used.count(name) for name in used} == {
+        "ix_agent_status_due_at": 2,
+        "ix_agent_status_poll_due_at": 2,
+        "ix_agent_status_stop_due_at": 2,
+    }
+
+
 # --- an empty pass
 
 
 def empty_pass(connection: Connection) -> None:
-    assert queue.peek(connection, NOW, 128) == []
+    assert queue.peek(connection, NOW, SCOPE) == []
     assert queue.peek_parked(connection, QUEUE, NOW, 128) == []
     assert queue.find_queues(connection) == set()
-    assert queue.next_due(connection) is not None
+    assert queue.next_due(connection, NOW) is not None
 
 
 def cost(connection: Connection) -> int:
