@@ -38,9 +38,9 @@ from orchestrator.daemon.limiter import Ticket
 from orchestrator.daemon.preflight import Changed, Unfit
 from orchestrator.daemon.stranger import account_name, address, estrange
 from orchestrator.store import accounts, rows
+from orchestrator.store.accounts import Standing
 from orchestrator.store.draft import Draft
 from orchestrator.store.engine import Connection
-from orchestrator.store.engine import now as database_now
 from orchestrator.store.queue import Queue
 from orchestrator.store.reading import UNREAD, Read, read
 
@@ -104,6 +104,14 @@ class Claimed:
     """Queues in which rows were parked."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Present:
+    """What a claim reads first: when it is, and how the accounts stand."""
+
+    anchor: Anchor
+    standings: Mapping[str, Standing]
+
+
 def claim(
     connection: Connection,
     desk: Desk,
@@ -116,11 +124,12 @@ def claim(
     Takes what it uses out of `tickets` and `room`.
     """
     before_ns = boot_ns()
-    now = database_now(connection)
+    now, standings = accounts.read_present(connection)
     anchor = Anchor(then=now, before_ns=before_ns, after_ns=boot_ns())
     rows.restore(connection, wanted.without_status, now)
     found = read(connection, rows.lock(connection, wanted.ids, now), now)
-    work = _Claim(connection, desk, tickets, room, anchor)
+    present = Present(anchor=anchor, standings=standings)
+    work = _Claim(connection, desk, tickets, room, present)
     work.claimed.written = len(wanted.without_status)
     if found:
         work.run(found)
@@ -136,17 +145,17 @@ class _Claim:
         desk: Desk,
         tickets: Tickets,
         room: Room,
-        anchor: Anchor,
+        present: Present,
     ) -> None:
         self.connection = connection
         self.desk = desk
         self.tickets = tickets
         self.room = room
-        self.anchor = anchor
-        self.now = anchor.then
+        self.anchor = present.anchor
+        self.now = present.anchor.then
         self.draft = Draft(now=self.now)
         self.claimed = Claimed()
-        self.standings = accounts.read_standings(connection)
+        self.standings = present.standings
         self.accounts = {name: self._see(name) for name in desk.book.names}
         self.free: dict[str, int] = {}
         self.probes: dict[str, datetime] = {}

@@ -11,7 +11,6 @@ from orchestrator.core.model import WorkClass
 from orchestrator.store import accounts, daemons, queue
 from orchestrator.store.accounts import Standing
 from orchestrator.store.engine import Connection
-from orchestrator.store.engine import now as database_now
 from orchestrator.store.queue import Candidate, Queue, Scope
 
 
@@ -54,7 +53,7 @@ class Seen:
 
 def look(connection: Connection, glance: Glance) -> Seen:
     """Look."""
-    now = database_now(connection)
+    now, standings = accounts.read_present(connection)
     elsewhere = glance.elsewhere
     if glance.survey:
         others = daemons.accounts_of_others(connection, glance.daemon_id, now)
@@ -68,7 +67,7 @@ def look(connection: Connection, glance: Glance) -> Seen:
         now=now,
         candidates=candidates,
         parked={one: _peek_parked(connection, one, now, glance) for one in glance.queues},
-        standings=accounts.read_standings(connection),
+        standings=standings,
         next_due=None if candidates else queue.next_due(connection, now),
         queues=frozenset(queue.find_queues(connection)) if glance.survey else None,
         elsewhere=elsewhere,

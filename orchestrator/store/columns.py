@@ -113,21 +113,29 @@ class Json(TypeDecorator[Any]):
         return read_json(value)
 
 
-class TextList(TypeDecorator[Sequence[str]]):
+class TextList(TypeDecorator[Sequence[Any]]):
     """A list of strings as one parameter: `text[]` on Postgres, a JSON array on SQLite."""
 
     impl: TypeEngine[Any] | type[TypeEngine[Any]] = Text
     cache_ok: bool | None = True
+    item: TypeEngine[Any] = Text()
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Use Postgres' own type where there is one."""
-        return Text() if dialect.name == "sqlite" else postgresql.ARRAY(Text())
+        return Text() if dialect.name == "sqlite" else postgresql.ARRAY(self.item)
 
-    def process_bind_param(self, value: Sequence[str] | None, dialect: Dialect) -> Any:
+    def process_bind_param(self, value: Sequence[Any] | None, dialect: Dialect) -> Any:
         """Return what the driver takes."""
         if value is None:
             return None
         return json.dumps(list(value)) if dialect.name == "sqlite" else list(value)
+
+
+class NumberList(TextList):
+    """A list of whole numbers as one parameter: `bigint[]` on Postgres."""
+
+    cache_ok: bool | None = True
+    item: TypeEngine[Any] = BigInteger()
 
 
 class _PerDialect(ColumnElement[Any]):
