@@ -1,6 +1,7 @@
 """`python -m benchmarks [NAME …]`: measure and print; without names everything."""
 
 import argparse
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, get_args
@@ -11,6 +12,8 @@ from benchmarks import crash, lifecycles, rest, resting, wakeup
 from benchmarks.databases import Kind
 from benchmarks.figures import Figure
 from benchmarks.setting import Setting, open_setting
+from orchestrator import log
+from orchestrator.settings import Log
 
 Measure = Callable[[Setting, Kind], Awaitable[list[Figure]]]
 
@@ -30,6 +33,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[*MEASURES, []], metavar="NAME")
     parser.add_argument("--database", choices=get_args(Kind), action="append", dest="kinds")
     wanted = parser.parse_args()
+    # Some measurements run parts of the daemon in this process, and a line for each call is work.
+    log.configure(Log(level="error"), log.Redactor(), sys.stderr)
     anyio.run(_measure, wanted.names or list(MEASURES), wanted.kinds or get_args(Kind))
 
 

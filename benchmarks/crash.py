@@ -124,7 +124,7 @@ async def _announce(setup: Setup, book: Book, ids: Sequence[str]) -> list[Order]
     orders: list[Order] = []
     left = list(ids)
     while left:
-        room = dict.fromkeys(WorkClass, len(left))
+        room = {(name, each): len(left) for name in book.names for each in WorkClass}
         claimed = await setup.database.write(claim, desk, Wanted(ids=left[:100]), {}, room)
         orders += claimed.orders
         announced = {order.flight.task_id for order in claimed.orders}

@@ -19,8 +19,8 @@ from benchmarks.setting import Setting
 from orchestrator.app import build
 from orchestrator.clock import boot_ns
 from orchestrator.config import open_config
-from orchestrator.core.model import WorkClass
 from orchestrator.daemon.book import Book
+from orchestrator.daemon.choose import free_places, full_accounts
 from orchestrator.daemon.claim import Desk, Wanted, claim
 from orchestrator.daemon.look import Glance, look
 from orchestrator.daemon.setup import Setup
@@ -132,9 +132,18 @@ async def _time_pass(setup: Setup, book: Book, application: Application, number:
         amnesty_at=None,
     )
     began_ns = boot_ns()
-    seen = await setup.database.read(
-        look, Glance(daemon_id="bench", most=100, queues=(), survey=True)
+    room = free_places(book.names, {})
+    glance = Glance(
+        daemon_id="bench",
+        names=book.names,
+        most=100,
+        queues=(),
+        elsewhere=frozenset(),
+        full=full_accounts(room, ()),
+        failing=frozenset(),
+        survey=True,
     )
+    seen = await setup.database.read(look, glance)
     wanted = Wanted(ids=[one.task_id for one in seen.candidates])
-    await setup.database.write(claim, desk, wanted, {}, dict.fromkeys(WorkClass, 1))
+    await setup.database.write(claim, desk, wanted, {}, room)
     return (boot_ns() - began_ns) / 1e6

@@ -31,7 +31,7 @@ SHORTEST_SECRET = 6
 
 _DEEPEST = 20
 """Levels to which keys are looked at; a log line has two or three."""
-_QUIET = ("aiosqlite", "sqlalchemy", "asyncio", "aiohttp.access")
+_QUIET = ("sqlalchemy", "asyncio", "aiohttp.access")
 """Libraries that write statements and their parameters, hence rows, below WARNING."""
 
 

@@ -17,7 +17,6 @@ VENDORS = ("volcengine", "tencent", "zego")
 PACKAGE_OWNERS = {
     "sqlalchemy": ("store/", "wake/"),
     "asyncpg": ("store/", "wake/"),
-    "aiosqlite": ("store/", "wake/"),
     "sqlite3": ("store/", "wake/"),
     "alembic": ("store/",),
     "aiohttp": ("daemon/transport", "daemon/callbacks", "daemon/health", "simulator/"),

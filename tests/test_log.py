@@ -69,7 +69,7 @@ def test_libraries_go_through_the_same_chain() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["sqlalchemy.engine.Engine", "aiosqlite", "asyncio"])
+@pytest.mark.parametrize("name", ["sqlalchemy.engine.Engine", "asyncio"])
 def test_libraries_that_show_rows_say_nothing_below_a_warning(name: str) -> None:
     lines = begin("debug")
     logging.getLogger(name).info("INSERT INTO agent_task VALUES ('…')")

@@ -9,7 +9,7 @@ from datetime import datetime
 from orchestrator.core.model import Agent, Verb, WaitingFor, WorkClass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Call:
     """Make one call to the vendor about one agent.
 
@@ -42,7 +42,7 @@ class Forget:
 Action = Call | Wait | Forget
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Flight:
     """A call that was announced and has no outcome yet."""
 

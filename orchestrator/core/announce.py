@@ -5,12 +5,13 @@ be: the ledger has the name, and the horizon as late as this send can make it. W
 row after a crash knows all there is to know.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from orchestrator.core import horizon, names
 from orchestrator.core.action import Call, Flight
-from orchestrator.core.model import Account, Agent, Row, Task, Verb
+from orchestrator.core.model import Account, Agent, Row, Status, Task, Verb
+from orchestrator.core.replace import replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +77,7 @@ def announce(
         intent=call.verb,
         intent_agent=announced.id,
         intent_at=now,
-        intent_tries=status.intent_tries + 1 if status.intent is call.verb else 1,
+        intent_tries=failures(status, call) + 1,
         waiting_for=None,
         parked_class=None,
         parked_verb=None,
@@ -97,6 +98,13 @@ def announce(
         work_class=call.work_class,
     )
     return replace(row, status=status).replace_agent(announced), flight
+
+
+def failures(status: Status, call: Call) -> int:
+    """Return how often in a row this call has failed, as its task or its agent counts it."""
+    if call.verb is Verb.START or call.agent is None:
+        return status.attempt
+    return call.agent.attempt
 
 
 def abandon(row: Row) -> Row:

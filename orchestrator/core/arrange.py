@@ -4,7 +4,6 @@
 it stands, so they can never disagree with what the daemon will do.
 """
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -22,6 +21,7 @@ from orchestrator.core.model import (
     WaitingFor,
     WorkClass,
 )
+from orchestrator.core.replace import replace
 
 NET = timedelta(hours=1)
 """A row with an open ledger row is looked at at least this often, whatever else fails."""

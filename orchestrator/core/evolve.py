@@ -6,7 +6,6 @@ earlier send left unknown.
 Rule 3: nothing here knows why the call was made; `decide` will look at the row as it now is.
 """
 
-from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
@@ -36,6 +35,7 @@ from orchestrator.core.outcome import (
     Settled,
     Throttled,
 )
+from orchestrator.core.replace import replace
 
 
 def evolve(row: Row, flight: Flight, settled: Settled, account: Account) -> Step:

@@ -7,10 +7,10 @@ names, and its agent starts only after that proof. `Status.incarnation` is the n
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime
 
 from orchestrator.core.model import Agent, EndReason, Evidence, Row, Step
+from orchestrator.core.replace import replace
 
 
 def retire(row: Row, end_reason: EndReason, at: datetime, reason: str = "", said: str = "") -> Step:

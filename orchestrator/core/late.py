@@ -4,11 +4,11 @@ The row has moved on: somebody else took the call over, and has perhaps looked, 
 anew. So nothing else of a late outcome counts. But a handle may be the only way to stop an agent.
 """
 
-from dataclasses import replace
 from typing import Protocol
 
 from orchestrator.core.action import Flight
 from orchestrator.core.model import Agent, Caps, Verb
+from orchestrator.core.replace import replace
 
 
 class Fence(Protocol):

@@ -3,13 +3,16 @@
 Rule 1: a value here holds what a row holds and nothing that waits.
 Rule 2: what differs between vendors reaches the core only as `Caps`.
 Rule 3: time is `datetime` (UTC, from the database's clock) and `timedelta`, never a number.
+Rule 4: what is replaced all the time has no slots, because `replace` copies it as a whole.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
+
+from orchestrator.core.replace import replace
 
 
 class Phase(StrEnum):
@@ -145,7 +148,7 @@ class Caps:
     """Codes that say: a command had no effect yet, and may have one in a moment."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Account:
     """What a decision needs to know of an account: its configuration, and how it stands now."""
 
@@ -203,7 +206,7 @@ class Task:
     """The row names an owner that is not there any more."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Agent:
     """An open row of `vendor_agent`, the ledger: one name announced, or one handle seen.
 
@@ -253,7 +256,7 @@ class Agent:
         return self.horizon_at is None or self.horizon_at <= at
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Status:
     """A row of `agent_status`."""
 
@@ -307,7 +310,7 @@ class Status:
         return self.incarnation <= self.retired
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """All that a decision about one task sees: what is, what should be, what may run."""
 
@@ -341,7 +344,7 @@ class Row:
         return Step(row=replace(self, agents=left), ended=(ended,))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """A row after something happened to it, and the ledger rows that this closed."""
 

@@ -6,12 +6,12 @@ last word: a lost or disabled trigger may cost a restart, never a stop.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
 from orchestrator.core.incarnation import ask_anew, begin, close_all, retire, supersede
 from orchestrator.core.model import Agent, Change, EndReason, Evidence, Row, Step, What
+from orchestrator.core.replace import replace
 
 _END_REASONS = {What.DELETE: EndReason.DELETED, What.STOP: EndReason.REQUESTED}
 

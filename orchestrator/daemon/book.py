@@ -5,7 +5,7 @@ Everything here is in memory and may be lost; what must not be is in `account_st
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from statistics import median_low
 from typing import Final
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from orchestrator.core.breaker import Breaker
 from orchestrator.core.model import Account
 from orchestrator.core.outcome import Outcome
+from orchestrator.core.replace import replace
 from orchestrator.providers.base import Provider
 from orchestrator.store.accounts import Standing
 

@@ -9,7 +9,7 @@ Rule 2: a row that cannot be read, or whose spec is wrong, fails alone; its batc
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, assert_never
 
@@ -30,6 +30,7 @@ from orchestrator.core.model import (
     WaitingFor,
     WorkClass,
 )
+from orchestrator.core.replace import replace
 from orchestrator.core.wishes import absorb
 from orchestrator.daemon import preflight
 from orchestrator.daemon.book import DENIED_RETRY, PROBE_WITHIN, Book
@@ -37,9 +38,9 @@ from orchestrator.daemon.limiter import Ticket
 from orchestrator.daemon.preflight import Changed, Unfit
 from orchestrator.daemon.stranger import account_name, address, estrange
 from orchestrator.store import accounts, rows
+from orchestrator.store.accounts import Standing
 from orchestrator.store.draft import Draft
 from orchestrator.store.engine import Connection
-from orchestrator.store.engine import now as database_now
 from orchestrator.store.queue import Queue
 from orchestrator.store.reading import UNREAD, Read, read
 
@@ -48,6 +49,10 @@ DECIDE_NS_MAX: Final = 5_000_000
 
 Tickets = Mapping[tuple[str, Verb], list[Ticket]]
 """Tickets drawn for the calls of an account. A pair that is not there needs none."""
+Place = tuple[str, WorkClass]
+"""Where calls of one account and class are in flight."""
+Room = dict[Place, int]
+"""How many calls more each place takes. One that is not there takes none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,24 +104,32 @@ class Claimed:
     """Queues in which rows were parked."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Present:
+    """What a claim reads first: when it is, and how the accounts stand."""
+
+    anchor: Anchor
+    standings: Mapping[str, Standing]
+
+
 def claim(
     connection: Connection,
     desk: Desk,
     wanted: Wanted,
     tickets: Tickets,
-    room: dict[WorkClass, int],
+    room: Room,
 ) -> Claimed:
     """Claim as many of these rows as can be acted on.
 
-    Takes what it uses out of `tickets`, and out of `room`, the calls that each class may still
-    have in flight.
+    Takes what it uses out of `tickets` and `room`.
     """
     before_ns = boot_ns()
-    now = database_now(connection)
+    now, standings = accounts.read_present(connection)
     anchor = Anchor(then=now, before_ns=before_ns, after_ns=boot_ns())
     rows.restore(connection, wanted.without_status, now)
     found = read(connection, rows.lock(connection, wanted.ids, now), now)
-    work = _Claim(connection, desk, tickets, room, anchor)
+    present = Present(anchor=anchor, standings=standings)
+    work = _Claim(connection, desk, tickets, room, present)
     work.claimed.written = len(wanted.without_status)
     if found:
         work.run(found)
@@ -131,20 +144,22 @@ class _Claim:
         connection: Connection,
         desk: Desk,
         tickets: Tickets,
-        room: dict[WorkClass, int],
-        anchor: Anchor,
+        room: Room,
+        present: Present,
     ) -> None:
         self.connection = connection
         self.desk = desk
         self.tickets = tickets
         self.room = room
-        self.anchor = anchor
-        self.now = anchor.then
+        self.anchor = present.anchor
+        self.now = present.anchor.then
         self.draft = Draft(now=self.now)
         self.claimed = Claimed()
-        self.standings = accounts.read_standings(connection)
+        self.standings = present.standings
         self.accounts = {name: self._see(name) for name in desk.book.names}
         self.free: dict[str, int] = {}
+        self.probes: dict[str, datetime] = {}
+        """Denied accounts of which a start was announced, and until when no other may be."""
 
     def run(self, found: Sequence[Read]) -> None:
         """Decide about each row, as many as time allows, and write what came of it."""
@@ -156,6 +171,8 @@ class _Claim:
                 self.claimed.fitted = number
                 break
         self.draft.write(self.connection)
+        for name, until in sorted(self.probes.items()):
+            accounts.move_probe(self.connection, name, self.now, until)
         self.claimed.written += len(self.draft.held) + len(self.draft.forgotten)
 
     # --- accounts ---
@@ -166,25 +183,33 @@ class _Claim:
     def _lock_accounts(self, found: Sequence[Read]) -> None:
         """Let no other claim count or look for the same place at the same time.
 
-        Only accounts whose places are few need it: `max_agents`, one row a user, chosen ids.
+        Only accounts whose places are few need it: `max_agents`, one row a user, chosen ids; and
+        denied ones, whose next probe is written at the end. All are locked here, in one order, so
+        that no two transactions wait for each other.
         """
         names = {name for one in found if (name := self._crowded(one)) is not None}
         accounts.lock_states(self.connection, sorted(names))
-        live = accounts.count_live(self.connection, sorted(names))
-        for name in names:
-            most = self.desk.book.max_agents(name, self.standings.get(name))
-            if most is not None:
-                self._set_free(name, most - live.get(name, 0))
+        most = {name: self._max_agents(name) for name in sorted(names)}
+        limited = {name: limit for name, limit in most.items() if limit is not None}
+        live = accounts.count_live(self.connection, list(limited))
+        for name, limit in limited.items():
+            self._set_free(name, limit - live.get(name, 0))
+
+    def _max_agents(self, name: str) -> int | None:
+        return self.desk.book.max_agents(name, self.standings.get(name))
 
     def _crowded(self, one: Read) -> str | None:
         task = one.row.task
         if task is None or one.spec is UNREAD or task.account not in self.accounts:
             return None
+        if self._is_denied(task.account) or self._max_agents(task.account) is not None:
+            return task.account
         provider = self.desk.book.runtimes[task.account].provider
-        limited = self.desk.book.max_agents(task.account, self.standings.get(task.account))
-        if limited is None and not preflight.needs_account_lock(provider, one.spec):
-            return None
-        return task.account
+        return task.account if preflight.needs_account_lock(provider, one.spec) else None
+
+    def _is_denied(self, name: str) -> bool:
+        standing = self.standings.get(name)
+        return standing is not None and standing.denied_code is not None
 
     def _set_free(self, name: str, free: int) -> None:
         self.free[name] = free
@@ -214,7 +239,7 @@ class _Claim:
                 assert_never(other)
 
     def _call(self, one: Read, step: Step, call: Call, account: Account) -> None:
-        if self.room[call.work_class] <= 0:
+        if self.room.get((account.name, call.work_class), 0) <= 0:
             return  # untouched: it stays due, and a place will be free soon
         ticket: Ticket | None = None
         drawn = self.tickets.get((account.name, call.verb))
@@ -279,7 +304,7 @@ class _Claim:
         until = self.now + self.desk.lease
         row = lease(row, until, account, self.now)
         self._record(one, replace(step, row=row), lease_until=until)
-        self.room[call.work_class] -= 1
+        self.room[account.name, call.work_class] -= 1
         if call.verb is Verb.START:
             self._note_start(account, is_new=call.agent is None or agent.is_idle)
         self.claimed.orders.append(
@@ -299,10 +324,8 @@ class _Claim:
         name = account.name
         if is_new and name in self.free:
             self._set_free(name, self.free[name] - 1)
-        standing = self.standings.get(name)
-        if standing is not None and standing.denied_code is not None:
-            until = self.now + DENIED_RETRY
-            accounts.move_probe(self.connection, name, self.now, until)
+        if self._is_denied(name):
+            until = self.probes[name] = self.now + DENIED_RETRY
             self.accounts[name] = replace(self.accounts[name], denied_until=until)
         if account.circuit_open_until is not None:
             self.desk.book.hold_probe(name, self.now)

@@ -18,6 +18,9 @@ from orchestrator.daemon.limiter import Action, Limiter, Ticket
 from orchestrator.daemon.transport import Transport
 from orchestrator.providers.base import Conversation, Reply, Request
 
+SWAP_WAIT_NS: Final = 5_000_000
+"""How soon a slot is drawn for again that other daemons were quicker to take."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -117,13 +120,19 @@ class Call:
         return None
 
     async def _draw(self, action: Action) -> Ticket | None:
+        """Draw one slot that leaves time for the call. Returns at once if none will in time."""
         keep_half = self._errand.work_class is WorkClass.OBSERVE
-        while (left_ns := self._errand.deadline_ns - self._shortest_ns - boot_ns()) > 0:
+        latest_ns = self._errand.deadline_ns - self._shortest_ns
+        while boot_ns() < latest_ns:
             tickets = await self._limiter.draw(action, 1, keep_half=keep_half)
             if tickets:
                 return tickets[0]
-            wait_ns = max(self._limiter.opens_ns(action) - boot_ns(), 1_000_000)
-            await anyio.sleep(min(wait_ns, left_ns) / 1e9)
+            # With no time known, others were quicker at every swap: they are done in a moment.
+            opens_ns = self._limiter.opens_ns(action, keep_half=keep_half)
+            again_ns = max(opens_ns, boot_ns() + SWAP_WAIT_NS)
+            if again_ns >= latest_ns:
+                return None
+            await anyio.sleep((again_ns - boot_ns()) / 1e9)
         return None
 
     def _answer(self, outcome: Outcome) -> Answer:

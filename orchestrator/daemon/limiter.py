@@ -52,7 +52,8 @@ class Limiter:
     def __init__(self, database: Database, limits: Mapping[Action, int]) -> None:
         self._database = database
         self._limits = limits
-        self._closed_until_ns: dict[Action, int] = {}
+        self._closed_until_ns: dict[tuple[Action, bool], int] = {}
+        """For all of an action's slots (false), and for those outside the kept half (true)."""
 
     def renew(self, limits: Mapping[Action, int]) -> None:
         """Take the limits of a configuration that was read again."""
@@ -62,9 +63,12 @@ class Limiter:
         """Return whether calls of this action need tickets."""
         return self._limits.get(action, 0) > 0
 
-    def opens_ns(self, action: Action) -> int:
+    def opens_ns(self, action: Action, *, keep_half: bool) -> int:
         """Return before when (`boot_ns`) drawing is known to be in vain."""
-        return self._closed_until_ns.get(action, 0)
+        whole_ns = self._closed_until_ns.get((action, False), 0)
+        if not keep_half:
+            return whole_ns
+        return max(whole_ns, self._closed_until_ns.get((action, True), 0))
 
     def most(self, action: Action) -> int:
         """Return how many tickets can exist in one window."""
@@ -76,22 +80,23 @@ class Limiter:
         `keep_half`: leave half of the limit to those who may not wait (stops, unknown outcomes).
         """
         limit = self._limits.get(action, 0)
-        if count <= 0 or boot_ns() < self.opens_ns(action):
+        if count <= 0 or boot_ns() < self.opens_ns(action, keep_half=keep_half):
             return []
         kept = limit // 2 if keep_half else 0
         for _ in range(SWAPS_MAX):
             before_ns = boot_ns()
             drawn = await self._database.write(_draw, action, limit, count, kept, durable=False)
             if drawn is not None:
-                return self._tickets(action, drawn, before_ns, full=keep_half)
+                return self._tickets(action, drawn, before_ns, keep_half=keep_half)
         return []
 
     def _tickets(
-        self, action: Action, drawn: "_Drawn", before_ns: int, *, full: bool
+        self, action: Action, drawn: "_Drawn", before_ns: int, *, keep_half: bool
     ) -> list[Ticket]:
         after_ns = boot_ns()
-        if not drawn.slots and not full:
-            self._closed_until_ns[action] = after_ns + (drawn.next_slot - drawn.now) * 1000
+        if not drawn.slots:
+            closed_ns = (drawn.next_slot - drawn.now) * 1000
+            self._closed_until_ns[action, keep_half] = after_ns + closed_ns
         return [
             Ticket(
                 action=action,
@@ -110,7 +115,8 @@ class Limiter:
         for ticket in tickets:
             by_action.setdefault(ticket.action, []).append(ticket.slot)
         for action, slots in by_action.items():
-            self._closed_until_ns.pop(action, None)
+            for kept in (False, True):
+                self._closed_until_ns.pop((action, kept), None)
             await self._change(action, partial(_give_back, tuple(slots)))
 
     async def throttle(self, action: Action, after: timedelta | None) -> None:

@@ -4,13 +4,14 @@ No call is spent on a start that the vendor would refuse, or that would hit some
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2s
 from typing import Any, Final
 
 from orchestrator.core.announce import Draw, new_agent
 from orchestrator.core.model import Agent, Row, Task
+from orchestrator.core.replace import replace
 from orchestrator.providers.base import Problem, Provider, Spec
 from orchestrator.providers.spec import resolve_secrets
 from orchestrator.store import ledger

@@ -1,13 +1,13 @@
 """The loop: look for work, draw slots for it, claim it, send it off.
 
 Rule 1: a hint wakes it, the store tells it what to do. It does the same after a time-out.
-Rule 2: one pass at a time; calls and settles go on beside it. What a class may have in flight is
-bounded, and no class uses what is kept for another.
+Rule 2: one pass at a time; calls and settles go on beside it. What an account may have in flight
+of a class is bounded, and nobody uses what is kept for another.
 Rule 3: its own trouble (a database that is away) is retried here and nowhere else.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -19,26 +19,26 @@ from anyio.abc import TaskGroup
 
 from orchestrator.clock import boot_ns
 from orchestrator.core.model import Verb, WorkClass
-from orchestrator.daemon.claim import Claimed, Desk, Order, Wanted, claim
+from orchestrator.daemon.choose import (
+    IN_FLIGHT,
+    choose,
+    class_of,
+    count_wishes,
+    find_crowded,
+    free_places,
+    full_accounts,
+)
+from orchestrator.daemon.claim import Claimed, Desk, Order, Place, Room, Wanted, claim
+from orchestrator.daemon.failing import Failing
 from orchestrator.daemon.gateway import Gateway
 from orchestrator.daemon.limiter import Action, Limiter, Ticket
 from orchestrator.daemon.look import Glance, Seen, look
 from orchestrator.daemon.settler import Settler
 from orchestrator.store import daemons
-from orchestrator.store.accounts import Standing
 from orchestrator.store.engine import Database, DatabaseAway, StatementError
-from orchestrator.store.queue import Candidate, Queue
+from orchestrator.store.queue import Queue
 from orchestrator.wake.base import Waker
 
-IN_FLIGHT: Final[Mapping[WorkClass, int]] = MappingProxyType(
-    {
-        WorkClass.STOP: 64,
-        WorkClass.LISTENING: 64,
-        WorkClass.START: 64,
-        WorkClass.OBSERVE: 32,
-    }
-)
-"""Calls of each class at a time; none uses what is kept for another."""
 BATCH: Final[Mapping[str, int]] = MappingProxyType({"postgresql": 128, "sqlite": 32})
 """Rows in one claim. SQLite's one lock is held for about 2 ms, so its batches are small."""
 SMALLEST_BATCH: Final = 8
@@ -49,8 +49,6 @@ SHORTEST_WAIT: Final = timedelta(milliseconds=2)
 BLOCKED_WAIT: Final = timedelta(milliseconds=50)
 """Work is there and cannot be claimed: others hold it, or its class is full."""
 AWAY_WAIT_MAX_S: Final = 2.0
-POISON_NS: Final = 60_000_000_000
-"""How long a row is left alone whose claim failed for a reason nobody thought of."""
 
 log = structlog.get_logger(__name__)
 
@@ -75,13 +73,14 @@ class Scheduler:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._batch = BATCH[parts.database.dialect]
-        self._in_flight: Counter[WorkClass] = Counter()
+        self._in_flight: Counter[Place] = Counter()
+        self._crowded: set[Place] = set()
+        """Where more was wanted than there were places."""
+        self._failing = Failing()
         self._queues: set[Queue] = set()
         self._elsewhere: frozenset[str] = frozenset()
         self._surveyed_ns = 0
         self._asleep = False
-        self._starved = False
-        self._poison: dict[str, int] = {}
         self._draining = anyio.Event()
         self._amnesty_at = parts.desk.amnesty_at
         self.turned_ns = boot_ns()
@@ -123,24 +122,25 @@ class Scheduler:
 
     async def _pass(self, calls: TaskGroup) -> timedelta | None:
         """Do what can be done now. Return how long to rest, or null if there may be more."""
-        seen = await self._parts.database.read(look, self._glance())
+        room = free_places(self._parts.desk.book.names, self._in_flight)
+        seen = await self._parts.database.read(look, self._glance(room))
         self._learn(seen)
-        room = {each: IN_FLIGHT[each] - self._in_flight[each] for each in WorkClass}
-        tickets = await self._draw(seen, room)
-        wanted = self._wanted(seen, tickets, room)
+        wishes = count_wishes(seen, self._parts.desk.book)
+        self._crowded |= find_crowded(wishes, room)
+        tickets = await self._draw(wishes, room)
+        wanted = choose(seen, tickets, room, self._parts.desk.book, self._batch)
         claimed = Claimed()
         if wanted.ids or wanted.without_status:
             claimed = await self._claim(wanted, tickets, room)
         self._resize(claimed)
         for order in claimed.orders:
-            self._in_flight[order.flight.work_class] += 1
+            self._in_flight[_place(order)] += 1
             calls.start_soon(self._carry_out, order)
         await self._parts.limiter.give_back(t for left in tickets.values() for t in left)
         self._queues |= claimed.queues
         if claimed.written:
             await self._say_asleep(asleep=False)
             return None
-        self._starved = bool(wanted.ids or self._ready(seen))
         if not self._asleep and self._parts.notified:
             await self._say_asleep(asleep=True)
             return None  # what was written before the row said so notified nobody: look once more
@@ -153,15 +153,19 @@ class Scheduler:
         elif claimed.written:
             self._batch = min(BATCH[self._parts.database.dialect], self._batch * 5 // 4 + 1)
 
-    def _glance(self) -> Glance:
-        survey = boot_ns() - self._surveyed_ns > SURVEY_EVERY_NS
-        if survey:
-            self._surveyed_ns = boot_ns()
+    def _glance(self, room: Room) -> Glance:
         now_ns = boot_ns()
+        survey = now_ns - self._surveyed_ns > SURVEY_EVERY_NS
+        if survey:
+            self._surveyed_ns = now_ns
         return Glance(
             daemon_id=self._parts.desk.daemon_id,
+            names=self._parts.desk.book.names,
             most=self._batch,
-            queues=[queue for queue in self._queues if self._opens_ns(queue) <= now_ns],
+            queues=[one for one in self._queues if self._opens_ns(one) <= now_ns],
+            elsewhere=self._elsewhere,
+            full=full_accounts(room, self._crowded),
+            failing=self._failing.left_alone(now_ns),
             survey=survey,
         )
 
@@ -170,77 +174,24 @@ class Scheduler:
             self._queues = set(seen.queues)
         else:
             self._queues -= {queue for queue, ids in seen.parked.items() if not ids}
-        if seen.elsewhere is not None:
-            self._elsewhere = seen.elsewhere - set(self._parts.desk.book.names)
+        self._elsewhere = seen.elsewhere
         self._parts.settler.standings = seen.standings
 
     async def _draw(
-        self, seen: Seen, room: Mapping[WorkClass, int]
+        self, wishes: Mapping[tuple[str, Verb], int], room: Room
     ) -> dict[tuple[str, Verb], list[Ticket]]:
         """Draw slots for what is waiting, as many as can be used. No transaction is open."""
-        wishes: Counter[tuple[str, Verb]] = Counter()
-        for one in seen.candidates:
-            if one.account is not None and one.account in self._parts.desk.book.runtimes:
-                wishes[one.account, one.verb] += 1
-        for queue, ids in seen.parked.items():
-            wishes[queue.account, queue.verb] += self._passable(queue, seen, len(ids))
         tickets: dict[tuple[str, Verb], list[Ticket]] = {}
         for name in self._parts.desk.book.names:
             for verb in Verb:
                 action = self._action(name, verb)
                 if not self._parts.limiter.is_limited(action):
                     continue
-                most = min(wishes[name, verb], max(0, room[_class_of(verb)]))
-                observes = verb is Verb.POLL
-                drawn = await self._parts.limiter.draw(action, most, keep_half=observes)
-                tickets[name, verb] = drawn
+                most = min(wishes.get((name, verb), 0), room.get((name, class_of(verb)), 0))
+                tickets[name, verb] = await self._parts.limiter.draw(
+                    action, most, keep_half=_leaves_half(verb)
+                )
         return tickets
-
-    def _wanted(
-        self,
-        seen: Seen,
-        tickets: Mapping[tuple[str, Verb], Sequence[Ticket]],
-        room: Mapping[WorkClass, int],
-    ) -> Wanted:
-        """Choose the rows to claim: those that cannot wait, then the parked that got a slot."""
-        ids = [one.task_id for one in _admit(self._ready(seen), room)]
-        for queue, parked in seen.parked.items():
-            most = self._passable(queue, seen, len(parked))
-            drawn = tickets.get((queue.account, queue.verb))
-            ids += parked[: most if drawn is None else min(most, len(drawn))]
-        return Wanted(
-            ids=list(dict.fromkeys(ids))[: self._batch],
-            without_status=[one.task_id for one in seen.candidates if one.account is None],
-        )
-
-    def _ready(self, seen: Seen) -> list[Candidate]:
-        """Return the candidates that are ours to claim."""
-        now_ns = boot_ns()
-        return [
-            one
-            for one in seen.candidates
-            if one.account is not None
-            and one.account not in self._elsewhere
-            and self._poison.get(one.task_id, 0) <= now_ns
-        ]
-
-    def _passable(self, queue: Queue, seen: Seen, most: int) -> int:
-        """Return how many rows of a queue could be called about now, slots apart."""
-        standing = seen.standings.get(queue.account)
-        if queue.account not in self._parts.desk.book.runtimes:
-            return 0
-        if standing is None or queue.verb is not Verb.START:
-            return 0 if standing is not None and standing.frozen else most
-        return self._startable(queue, standing, seen.now, most)
-
-    def _startable(self, queue: Queue, standing: Standing, now: datetime, most: int) -> int:
-        account = self._parts.desk.book.account(queue.account, standing, None)
-        if account.frozen or account.paused:
-            return 0
-        for until in (account.denied_until, account.circuit_open_until):
-            if until is not None:
-                return 0 if until > now else 1
-        return most
 
     # --- claim ---
 
@@ -248,7 +199,7 @@ class Scheduler:
         self,
         wanted: Wanted,
         tickets: dict[tuple[str, Verb], list[Ticket]],
-        room: dict[WorkClass, int],
+        room: Room,
     ) -> Claimed:
         """Claim a batch; if it fails as a whole, each of its rows alone."""
         try:
@@ -265,7 +216,7 @@ class Scheduler:
                 raise
             except Exception:
                 log.exception("row_failed", task_id=id_)
-                self._poison[id_] = boot_ns() + POISON_NS
+                self._failing.note(id_, boot_ns())
                 continue
             claimed.orders += one.orders
             claimed.queues |= one.queues
@@ -276,23 +227,34 @@ class Scheduler:
         self,
         wanted: Wanted,
         tickets: dict[tuple[str, Verb], list[Ticket]],
-        room: dict[WorkClass, int],
+        room: Room,
     ) -> Claimed:
         desk = replace(self._parts.desk, amnesty_at=self._amnesty_at)
         # Any claim may carry a stop, so it goes by the connections that are kept for stops.
-        return await self._parts.database.write(
+        claimed = await self._parts.database.write(
             claim, desk, wanted, tickets, room, work_class=WorkClass.STOP
         )
+        if claimed.fitted is None:
+            self._failing.forget(wanted.ids)
+        return claimed
 
     # --- calls ---
 
     async def _carry_out(self, order: Order) -> None:
         settlement = await self._parts.gateway.carry_out(order)
         await self._parts.settler.put(settlement)
-        work_class = order.flight.work_class
-        self._in_flight[work_class] -= 1
-        if self._starved and self._in_flight[work_class] <= IN_FLIGHT[work_class] * 3 // 4:
-            self._starved = False
+        self._leave(_place(order))
+
+    def _leave(self, place: Place) -> None:
+        """Free a place, and look again if somebody may have waited for it."""
+        most = IN_FLIGHT[place[1]]
+        was_full = self._in_flight[place] >= most
+        self._in_flight[place] -= 1
+        if place not in self._crowded:
+            if was_full:
+                self._parts.waker.nudge()
+        elif self._in_flight[place] <= most * 3 // 4:
+            self._crowded.discard(place)
             self._parts.waker.nudge()
 
     # --- rest ---
@@ -312,7 +274,8 @@ class Scheduler:
     def _opens_ns(self, queue: Queue) -> int:
         if queue.account not in self._parts.desk.book.runtimes:
             return 0
-        return self._parts.limiter.opens_ns(self._action(queue.account, queue.verb))
+        action = self._action(queue.account, queue.verb)
+        return self._parts.limiter.opens_ns(action, keep_half=_leaves_half(queue.verb))
 
     def _action(self, account: str, verb: Verb) -> Action:
         provider = self._parts.desk.book.runtimes[account].provider
@@ -326,31 +289,10 @@ class Scheduler:
         await self._parts.database.write(daemons.say_asleep, said, durable=False)
 
 
-def _admit(candidates: Sequence[Candidate], room: Mapping[WorkClass, int]) -> Iterator[Candidate]:
-    """Yield as many candidates of each class as it has places for.
-
-    To lock and read a row costs as much as to call about it, so a row that would find its class
-    full is left out. While more want in than there are places, a class waits until a quarter of
-    it is free, and then fills it with one claim instead of many small ones.
-    """
-    wishes = Counter(_class_of(one.verb) for one in candidates)
-    places = {
-        each: 0 if wishes[each] > room[each] < IN_FLIGHT[each] // 4 else room[each]
-        for each in WorkClass
-    }
-    for one in candidates:
-        work_class = _class_of(one.verb)
-        if places[work_class] > 0:
-            places[work_class] -= 1
-            yield one
+def _place(order: Order) -> Place:
+    return order.account.name, order.flight.work_class
 
 
-def _class_of(verb: Verb) -> WorkClass:
-    """Return the class whose places a call of this kind most likely takes."""
-    match verb:
-        case Verb.START:
-            return WorkClass.START
-        case Verb.POLL:
-            return WorkClass.OBSERVE
-        case Verb.STOP | Verb.FIND | Verb.KICK:
-            return WorkClass.STOP
+def _leaves_half(verb: Verb) -> bool:
+    """Return whether calls of this kind leave half of a limit to those who may not wait."""
+    return verb is Verb.POLL

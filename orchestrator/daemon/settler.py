@@ -1,6 +1,9 @@
 """Collects outcomes and settles them together; what they tell of the account takes effect here.
 
 Batches form by themselves: while one is written, the next one gathers.
+
+Rule 1: nothing ends it but `finish`. A database that is away is waited for, without limit.
+Rule 2: an outcome that cannot be written for any other reason keeps no other back.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,11 +16,12 @@ import anyio
 import structlog
 
 from orchestrator.core.model import WorkClass
-from orchestrator.core.outcome import Denied, NotSent, Throttled
+from orchestrator.core.outcome import Denied, Done, Gone, NotSent, Outcome, Throttled
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.limiter import Action, Limiter
 from orchestrator.daemon.settle import Settlement, Settling, settle
 from orchestrator.daemon.tally import Tally
+from orchestrator.errors import OrchestratorError
 from orchestrator.store.engine import Database, DatabaseAway, StatementError
 
 if TYPE_CHECKING:
@@ -33,7 +37,7 @@ LOCKED_WAIT_S: Final = 0.02
 """How soon what others had locked is tried again."""
 AWAY_WAIT_S: Final = 0.2
 QUEUE_MAX: Final = 1024
-"""More outcomes than there can be calls in flight."""
+"""Outcomes that wait to be settled. A call whose outcome finds no place keeps its own."""
 _OURS: Final = frozenset({"LeaseTooShort", "SlotMissed", "RateLimited"})
 """Reasons of our own for not sending: they say nothing about the vendor."""
 
@@ -62,6 +66,8 @@ class Settler:
         self._most = BATCH_MAX[desk.database.dialect]
         self.standings: Mapping[str, Standing] = MappingProxyType({})
         """How the accounts stood at the last look."""
+        self._denied: set[str] = set()
+        """Accounts whose denial has been told; the last look may be older than that."""
 
     async def put(self, settlement: Settlement) -> None:
         """Hand over what a call came to."""
@@ -90,16 +96,39 @@ class Settler:
         left = batch
         while left:
             try:
-                left = await self._desk.database.write(
-                    settle, self._settling(), left, durable=False, work_class=WorkClass.STOP
-                )
-            except (DatabaseAway, StatementError) as error:
+                left = await self._write(left)
+            except DatabaseAway as error:
                 log.warning("settle_failed", outcomes=len(left), error=str(error))
                 await anyio.sleep(AWAY_WAIT_S)
                 continue
+            except Exception:
+                log.exception("settle_failed", outcomes=len(left))
+                left = await self._settle_each(left)
             if left:
                 await anyio.sleep(LOCKED_WAIT_S)
         self._desk.nudge()
+
+    async def _settle_each(self, batch: list[Settlement]) -> list[Settlement]:
+        """Settle each outcome alone, so that one that cannot be written keeps no other back.
+
+        That one is left to its lease: whoever claims its row next takes the call for unknown.
+        Returns what is to be settled later.
+        """
+        later: list[Settlement] = []
+        for number, one in enumerate(batch):
+            try:
+                later += await self._write([one])
+            except DatabaseAway:
+                return [*later, *batch[number:]]
+            except Exception:
+                log.exception("outcome_lost", task_id=one.order.flight.task_id)
+        return later
+
+    async def _write(self, batch: list[Settlement]) -> list[Settlement]:
+        """Settle in one transaction; return what others have locked."""
+        return await self._desk.database.write(
+            settle, self._settling(), batch, durable=False, work_class=WorkClass.STOP
+        )
 
     def _settling(self) -> Settling:
         book = self._desk.book
@@ -120,10 +149,7 @@ class Settler:
         self._desk.tally.count(name, one.action, one.settled, one.latency_ms)
         if isinstance(outcome, Throttled) and not outcome.capacity:
             await self._throttle(Action(account=name, name=one.action), outcome.after)
-        if isinstance(outcome, Denied):
-            standing = self.standings.get(name)
-            if standing is None or standing.denied_code is None:
-                log.error("account_denied", account=name, code=outcome.code)
+        self._tell_denial(name, outcome)
         if isinstance(outcome, NotSent) and outcome.code in _OURS:
             return
         before, after = self._desk.book.record(name, outcome, one.settled.answered_at)
@@ -132,8 +158,20 @@ class Settler:
         elif after.is_open and not before.is_open:
             log.warning("circuit_open", account=name, code=outcome.code)
 
+    def _tell_denial(self, name: str, outcome: Outcome) -> None:
+        """Tell a denial once, however many calls were in flight when it began."""
+        if isinstance(outcome, Done | Gone):
+            self._denied.discard(name)
+        if not isinstance(outcome, Denied) or name in self._denied:
+            return
+        self._denied.add(name)
+        standing = self.standings.get(name)
+        if standing is None or standing.denied_code is None:
+            log.error("account_denied", account=name, code=outcome.code)
+
     async def _throttle(self, action: Action, after: timedelta | None) -> None:
         try:
             await self._desk.limiter.throttle(action, after)
-        except (DatabaseAway, StatementError) as error:
+        except (OrchestratorError, StatementError) as error:
+            # The vendor will say it again.
             log.warning("throttle_failed", action=action.name, error=str(error))

@@ -5,13 +5,13 @@ life with us: when its id was deleted and inserted again. Then it is handed over
 by whoever has the new account.
 """
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from orchestrator.core.arrange import arrange
+from orchestrator.core.arrange import arrange, show
 from orchestrator.core.incarnation import fail
 from orchestrator.core.model import Account, Caps, Recovery, Row, Step, WaitingFor
+from orchestrator.core.replace import replace
 
 LOOK_AGAIN: Final = timedelta(seconds=60)
 
@@ -42,7 +42,7 @@ def estrange(step: Step, name: str, now: datetime) -> Step:
             row = fail(row, "UnknownAccount", said, now).row
         return replace(step, row=arrange(row, _NOBODY, now))
     status = replace(
-        row.status,
+        show(row, _NOBODY, now).status,
         waiting_for=WaitingFor.ACCOUNT,
         reason="UnknownAccount",
         message=f"no running daemon has the account {name!r}; its agents cannot be stopped",

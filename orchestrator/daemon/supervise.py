@@ -5,6 +5,7 @@ End, at SIGTERM: no new claims; calls in flight may finish; what they came to is
 goes. What is not finished by the deadline is left announced, as after a crash.
 """
 
+import gc
 import os
 import secrets as lots
 import signal
@@ -43,6 +44,8 @@ from orchestrator.wake.base import Waker
 
 RETRY_FIRST_S: Final = 0.2
 RETRY_LAST_S: Final = 5.0
+GARBAGE_THRESHOLD: Final = 20_000
+"""Objects made and not freed before the collector looks for cycles; Python's own is 700."""
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 T = TypeVar("T")
@@ -60,11 +63,23 @@ async def run(setup: Setup) -> None:
     # Signals are heard before the row is written: whoever sees it may ask the daemon to end.
     with _hold(setup), anyio.open_signal_receiver(*SIGNALS) as signals:
         begun = await _begin(setup)
+        _spare_collector()
         try:
             await _Daemon(setup, begun).serve(signals)
         finally:
             with anyio.CancelScope(shield=True):
                 await _end(setup, begun)
+
+
+def _spare_collector() -> None:
+    """Let the garbage collector leave alone what is loaded by now, and look at the rest less often.
+
+    Some 100,000 objects live as long as the process: one walk through them takes 50 ms, in which
+    no call leaves, and all walks together a tenth of a busy daemon's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD)
 
 
 async def _until_reachable(work: Callable[[], Awaitable[T]]) -> T:

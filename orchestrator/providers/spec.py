@@ -32,6 +32,7 @@ _SECRET_WORDS = (
     "key", "secret", "token", "password", "passwd", "signature", "sig",
     "credential", "credentials", "authorization", "cookie",
 )  # fmt: skip
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 Path = tuple[str | int, ...]
@@ -196,7 +197,7 @@ def _unsendable(value: Any, path: Path) -> Iterator[Problem]:
 
 def _is_text(value: str) -> bool:
     """Tell whether UTF-8 can say it. JSON can escape half a surrogate pair, and UTF-8 cannot."""
-    return not any("\ud800" <= character <= "\udfff" for character in value)
+    return value.isascii() or _SURROGATE.search(value) is None
 
 
 def _problem(detail: ErrorDetails, prefix: str) -> Problem:

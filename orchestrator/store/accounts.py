@@ -7,9 +7,11 @@ daemons'.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, bindparam, func, literal, select, true, update
 
+from orchestrator.store.columns import clock
 from orchestrator.store.engine import dialect_of, one_of, upsert
 from orchestrator.store.schema import account_control, account_state, vendor_agent
 
@@ -32,7 +34,9 @@ class Standing:
     undated: bool
 
 
-_STANDING = select(
+_ALWAYS = select(literal(1).label("one")).subquery("always")
+_PRESENT = select(
+    clock(),
     account_control.c.account,
     account_control.c.paused,
     account_control.c.frozen,
@@ -43,7 +47,10 @@ _STANDING = select(
     account_state.c.probe_at,
     account_state.c.undated,
 ).select_from(
-    account_control.join(account_state, account_state.c.account == account_control.c.account)
+    _ALWAYS.outerjoin(
+        account_control.join(account_state, account_state.c.account == account_control.c.account),
+        true(),
+    )
 )
 _LOCK_STATE = (
     select(account_state.c.account)
@@ -102,23 +109,29 @@ def ensure(connection: Connection, names: Iterable[str], now: datetime) -> None:
         connection.execute(upsert(account_state, dialect).on_conflict_do_nothing(), states)
 
 
-def read_standings(connection: Connection) -> dict[str, Standing]:
-    """Return how every account stands, by name."""
-    rows = connection.execute(_STANDING)
-    return {
-        row.account: Standing(
-            account=row.account,
-            paused=bool(row.paused),
-            frozen=bool(row.frozen),
-            max_agents=row.max_agents,
-            retry_at=row.retry_at,
-            denied_code=row.denied_code,
-            denied_since=row.denied_since,
-            probe_at=row.probe_at,
-            undated=bool(row.undated),
-        )
-        for row in rows
-    }
+def read_present(connection: Connection) -> tuple[datetime, dict[str, Standing]]:
+    """Return the database's clock, and how every account stands, by name.
+
+    Every pass begins with both, so they come by one statement.
+    """
+    rows = connection.execute(_PRESENT).all()
+    standings = [_to_standing(row[1:]) for row in rows if row.account is not None]
+    return rows[0][0], {one.account: one for one in standings}
+
+
+def _to_standing(row: Sequence[Any]) -> Standing:
+    account, paused, frozen, max_agents, retry_at, code, since, probe_at, undated = row
+    return Standing(
+        account=account,
+        paused=bool(paused),
+        frozen=bool(frozen),
+        max_agents=max_agents,
+        retry_at=retry_at,
+        denied_code=code,
+        denied_since=since,
+        probe_at=probe_at,
+        undated=bool(undated),
+    )
 
 
 def lock_states(connection: Connection, names: Sequence[str]) -> None:

@@ -28,6 +28,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ColumnElement, TextClause
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import DateTime, TypeEngine
 
 metadata: Final = MetaData(
@@ -112,21 +113,29 @@ class Json(TypeDecorator[Any]):
         return read_json(value)
 
 
-class TextList(TypeDecorator[Sequence[str]]):
+class TextList(TypeDecorator[Sequence[Any]]):
     """A list of strings as one parameter: `text[]` on Postgres, a JSON array on SQLite."""
 
     impl: TypeEngine[Any] | type[TypeEngine[Any]] = Text
     cache_ok: bool | None = True
+    item: TypeEngine[Any] = Text()
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Use Postgres' own type where there is one."""
-        return Text() if dialect.name == "sqlite" else postgresql.ARRAY(Text())
+        return Text() if dialect.name == "sqlite" else postgresql.ARRAY(self.item)
 
-    def process_bind_param(self, value: Sequence[str] | None, dialect: Dialect) -> Any:
+    def process_bind_param(self, value: Sequence[Any] | None, dialect: Dialect) -> Any:
         """Return what the driver takes."""
         if value is None:
             return None
         return json.dumps(list(value)) if dialect.name == "sqlite" else list(value)
+
+
+class NumberList(TextList):
+    """A list of whole numbers as one parameter: `bigint[]` on Postgres."""
+
+    cache_ok: bool | None = True
+    item: TypeEngine[Any] = BigInteger()
 
 
 class _PerDialect(ColumnElement[Any]):
@@ -149,9 +158,26 @@ SQLITE_CLOCK: Final = "(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')"
 """The present in the daemon's format; SQLite's clock has milliseconds."""
 
 
+class _Clock(FunctionElement[datetime]):
+    """The present instant. Every transaction asks for it, so its statement is compiled once."""
+
+    inherit_cache: bool | None = True
+    type: TypeEngine[datetime] = Timestamp()
+
+
+@compiles(_Clock, "sqlite")
+def _clock_sqlite(_element: _Clock, _compiler: SQLCompiler, **_: Any) -> str:
+    return SQLITE_CLOCK
+
+
+@compiles(_Clock, "postgresql")
+def _clock_postgres(_element: _Clock, _compiler: SQLCompiler, **_: Any) -> str:
+    return "clock_timestamp()"
+
+
 def clock() -> ColumnElement[datetime]:
     """Return the database's present instant, not the transaction's start."""
-    return _PerDialect(SQLITE_CLOCK, "clock_timestamp()", Timestamp())
+    return _Clock()
 
 
 def drawn_id() -> ColumnElement[str]:

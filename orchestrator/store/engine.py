@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar, TypeVarTuple
 from urllib.parse import unquote
 
-from sqlalchemy import Boolean, Select, Table, bindparam, select
+from sqlalchemy import Boolean, Integer, Select, Table, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError
@@ -30,7 +30,7 @@ from sqlalchemy.types import TypeEngine
 
 from orchestrator.core.model import WorkClass
 from orchestrator.errors import OrchestratorError, UsageError
-from orchestrator.store.columns import TextList, clock
+from orchestrator.store.columns import NumberList, TextList, clock
 
 __all__ = [
     "Connection",
@@ -41,6 +41,7 @@ __all__ = [
     "Upsert",
     "dialect_of",
     "lock_rows",
+    "none_of",
     "now",
     "one_of",
     "open_database",
@@ -178,13 +179,37 @@ def _one_of_postgres(element: _OneOf, compiler: SQLCompiler, **kw: Any) -> str:
     return f"{column} = ANY ({listed})"
 
 
-def one_of(column: ColumnElement[str], parameter: str) -> ColumnElement[bool]:
-    """Return whether the text column is one of the list bound as `parameter`.
+def one_of(column: ColumnElement[Any], parameter: str) -> ColumnElement[bool]:
+    """Return whether the column, text or whole numbers, is one of the list bound as `parameter`.
 
     The list is one parameter, so the statement's text is the same for any length, and both the
     compiled statement and the server's plan are used again.
     """
-    return _OneOf(column, bindparam(parameter, type_=TextList()))
+    listed = NumberList() if isinstance(column.type, Integer) else TextList()
+    return _OneOf(column, bindparam(parameter, type_=listed))
+
+
+class _NoneOf(_OneOf):
+    """Whether a column is none of a list; see `none_of`."""
+
+    inherit_cache: bool | None = True
+
+
+@compiles(_NoneOf, "sqlite")
+def _none_of_sqlite(element: _NoneOf, compiler: SQLCompiler, **kw: Any) -> str:
+    column, listed = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"{column} NOT IN (SELECT value FROM json_each({listed}))"  # noqa: S608 - compiled SQL, not input
+
+
+@compiles(_NoneOf, "postgresql")
+def _none_of_postgres(element: _NoneOf, compiler: SQLCompiler, **kw: Any) -> str:
+    column, listed = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"{column} <> ALL ({listed})"
+
+
+def none_of(column: ColumnElement[str], parameter: str) -> ColumnElement[bool]:
+    """Return whether the text column is none of the list bound as `parameter`. See `one_of`."""
+    return _NoneOf(column, bindparam(parameter, type_=TextList()))
 
 
 def dialect_of(connection: Connection) -> DialectName:

@@ -1,21 +1,31 @@
 """Statements that find work: rows with changes, rows whose time has come, rows that wait in queues.
 
 They read and lock nothing; what they find is a hint for the claim, which looks again under a lock.
-The cost is the number of rows found, never the number of rows.
+The cost is the number of rows found (and of those whose account is left out), never the number of
+rows.
+
+Rule: a kind of row never hides another, nor an account that nobody can work on one that somebody
+can. So each kind has its own limit, and accounts are left out here and not by the reader.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     BindParameter,
+    ColumnElement,
     Connection,
+    ScalarSelect,
     Select,
+    and_,
     bindparam,
     case,
     func,
     literal,
+    literal_column,
+    not_,
     or_,
     select,
     true,
@@ -23,10 +33,12 @@ from sqlalchemy import (
 )
 
 from orchestrator.core.model import Phase, Verb, WorkClass
+from orchestrator.store.engine import none_of
 from orchestrator.store.schema import account_control, agent_status, task_change
 
 _NOW = bindparam("now", type_=agent_status.c.due_at.type)
 _LIMIT: BindParameter[int] = bindparam("most")
+_POLL_LIMIT: BindParameter[int] = bindparam("most_polls")
 
 is_free = or_(agent_status.c.lease_until.is_(None), agent_status.c.lease_until <= _NOW)
 """No daemon owns the row, or the one that did has been silent for too long."""
@@ -42,59 +54,102 @@ class Candidate:
     verb: Verb
 
 
-_RANK_STOP, _RANK_CHANGE, _RANK_DUE = 0, 1, 2
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """How much a look may find, and of whom."""
+
+    most: int
+    """Rows of each kind."""
+    most_polls: int
+    """Rows that are due to be polled."""
+    without: Mapping[WorkClass, Collection[str]]
+    """Accounts whose rows are left out if they most likely want a call of this class."""
 
 
-def _guess(rank: int) -> Any:
-    """Return the call that a row of this rank most likely wants: its slot is drawn beforehand."""
-    if rank == _RANK_STOP:
-        return literal(Verb.STOP.value)
+_RANK_STOP, _RANK_CHANGE, _RANK_DUE, _RANK_POLL = range(4)
+# Literals, not parameters: so both planners see that the indexes on `due_at` serve.
+_IS_RUNNING = agent_status.c.phase == literal_column("'running'")
+_IS_NOT_RUNNING = agent_status.c.phase != literal_column("'running'")
+_IS_ENDING = agent_status.c.phase.in_([Phase.STOPPING.value, Phase.QUARANTINED.value])
+
+_may_stop = none_of(agent_status.c.account, "without_stop")
+_may_start = none_of(agent_status.c.account, "without_start")
+_may_observe = none_of(agent_status.c.account, "without_observe")
+
+
+def _guess() -> Any:
+    """Return the call that a row most likely wants: its slot is drawn beforehand."""
     return case(
-        (agent_status.c.phase == Phase.RUNNING.value, literal(Verb.POLL.value)),
-        (
-            agent_status.c.phase.in_([Phase.STOPPING.value, Phase.QUARANTINED.value]),
-            literal(Verb.FIND.value),
-        ),
+        (_IS_ENDING, literal(Verb.FIND.value)),
+        # What changes while it runs is stopped, or left as it is.
+        (_IS_RUNNING, literal(Verb.STOP.value)),
         else_=literal(Verb.START.value),
     )
 
 
-def _peek_changes(rank: int, *, urgent: bool) -> Select[Any]:
+def _peek_changes(rank: int, guess: Any, *where: ColumnElement[bool]) -> Select[Any]:
     joined = task_change.outerjoin(agent_status, agent_status.c.task_id == task_change.c.task_id)
     chosen = (
-        select(literal(rank), task_change.c.task_id, agent_status.c.account, _guess(rank))
+        select(literal(rank), task_change.c.task_id, agent_status.c.account, guess)
         .select_from(joined)
-        .where(is_free, task_change.c.task_id.not_like("~%"))
+        .where(is_free, task_change.c.task_id.not_like("~%"), *where)
         .order_by(task_change.c.seq)
         .limit(_LIMIT)
     )
-    if urgent:
-        chosen = chosen.where(task_change.c.urgent)
     return select(chosen.subquery())
 
 
-def _peek_due(rank: int, column: Any) -> Select[Any]:
+def _peek_due(
+    rank: int, guess: Any, column: Any, limit: BindParameter[int], *where: ColumnElement[bool]
+) -> Select[Any]:
     chosen = (
-        select(literal(rank), agent_status.c.task_id, agent_status.c.account, _guess(rank))
-        .where(column <= _NOW)
+        select(literal(rank), agent_status.c.task_id, agent_status.c.account, guess)
+        .where(column <= _NOW, *where)
         .order_by(column)
-        .limit(_LIMIT)
+        .limit(limit)
     )
     return select(chosen.subquery())
 
 
+_is_live = or_(_IS_RUNNING, _IS_ENDING)
+_is_forgotten = agent_status.c.account.is_(None)
 _PEEK = union_all(
-    _peek_changes(_RANK_STOP, urgent=True),
-    _peek_due(_RANK_STOP, agent_status.c.stop_due_at),
-    _peek_changes(_RANK_CHANGE, urgent=False),
-    _peek_due(_RANK_DUE, agent_status.c.due_at),
+    _peek_changes(
+        _RANK_STOP,
+        literal(Verb.STOP.value),
+        task_change.c.urgent,
+        or_(_is_forgotten, _may_stop),
+    ),
+    _peek_due(_RANK_STOP, literal(Verb.STOP.value), agent_status.c.stop_due_at, _LIMIT, _may_stop),
+    _peek_changes(
+        _RANK_CHANGE,
+        _guess(),
+        or_(_is_forgotten, and_(_is_live, _may_stop), and_(not_(_is_live), _may_start)),
+    ),
+    _peek_due(_RANK_DUE, _guess(), agent_status.c.due_at, _LIMIT, _IS_NOT_RUNNING, _may_start),
+    _peek_due(
+        _RANK_POLL,
+        literal(Verb.POLL.value),
+        agent_status.c.due_at,
+        _POLL_LIMIT,
+        _IS_RUNNING,
+        _may_observe,
+    ),
 )
 
 
-def peek(connection: Connection, now: datetime, most: int) -> list[Candidate]:
-    """Return rows with changes or due times that have come, stops first, at most `most` a kind."""
+def peek(connection: Connection, now: datetime, scope: Scope) -> list[Candidate]:
+    """Return rows with changes or due times that have come: stops first, polls last."""
     found: dict[str, Candidate] = {}
-    rows = connection.execute(_PEEK, {"now": now, "most": most}).all()
+    values = {
+        "now": now,
+        "most": scope.most,
+        "most_polls": scope.most_polls,
+        "without_stop": list(scope.without.get(WorkClass.STOP, ())),
+        "without_start": list(scope.without.get(WorkClass.START, ())),
+        "without_observe": list(scope.without.get(WorkClass.OBSERVE, ())),
+    }
+    rows = connection.execute(_PEEK, values).all()
     for _, task_id, account, verb in sorted(rows, key=lambda row: row[0]):
         if task_id not in found:
             found[task_id] = Candidate(task_id=task_id, account=account, verb=Verb(verb))
@@ -161,13 +216,16 @@ _QUEUES = (
         .exists()
     )
 )
+
+
+def _next(column: Any, *where: ColumnElement[bool]) -> ScalarSelect[Any]:
+    return select(func.min(column)).where(column > _NOW, *where).scalar_subquery()
+
+
 _NEXT_DUE = select(
-    select(func.min(agent_status.c.due_at))
-    .where(agent_status.c.due_at.is_not(None))
-    .scalar_subquery(),
-    select(func.min(agent_status.c.stop_due_at))
-    .where(agent_status.c.stop_due_at.is_not(None))
-    .scalar_subquery(),
+    _next(agent_status.c.due_at, _IS_NOT_RUNNING),
+    _next(agent_status.c.due_at, _IS_RUNNING),
+    _next(agent_status.c.stop_due_at),
 )
 
 
@@ -176,7 +234,7 @@ def find_queues(connection: Connection) -> set[Queue]:
     return {Queue(a, WorkClass(c), Verb(v)) for a, c, v in connection.execute(_QUEUES)}
 
 
-def next_due(connection: Connection) -> datetime | None:
-    """Return when time alone will next ask for a look at any row."""
-    times = connection.execute(_NEXT_DUE).one()
+def next_due(connection: Connection, now: datetime) -> datetime | None:
+    """Return when, after `now`, time alone will first ask for a look at any row."""
+    times = connection.execute(_NEXT_DUE, {"now": now}).one()
     return min((t for t in times if t is not None), default=None)

@@ -1,13 +1,14 @@
 """Reads everything that belongs to locked rows, one statement for each kind of thing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection
 
 from orchestrator.core.model import Change, Row, Status, Task
+from orchestrator.core.replace import replace
 from orchestrator.store import codec, ledger, rows
 from orchestrator.store.codec import UnreadableError
 
@@ -27,34 +28,35 @@ class Read:
     """Why the task's row makes no sense; empty if it does."""
 
 
-def read(connection: Connection, ids: Sequence[str], now: datetime) -> list[Read]:
-    """Return these rows. The caller has locked their statuses before, in another statement."""
-    if not ids:
+def read(connection: Connection, locked: Sequence[Sequence[Any]], now: datetime) -> list[Read]:
+    """Return what belongs to these statuses, which another statement has locked before."""
+    if not locked:
         return []
-    statuses = _statuses(connection, ids)
-    tasks = {row[0]: row for row in rows.read_tasks(connection, ids)}
-    changes = rows.read_changes(connection, ids)
+    statuses = _statuses(connection, locked)
+    ids = [status.task_id for status in statuses]
     agents = ledger.read_agents(connection, ids)
     starting = [id_ for id_ in ids if not any(a.is_known for a in agents.get(id_, ()))]
-    specs = rows.read_specs(connection, starting)
+    tasks = rows.read_tasks(connection, ids, with_spec=starting)
+    changes = rows.read_changes(connection, ids)
     found = []
     for status in statuses:
         id_ = status.task_id
-        task, unreadable = _task(tasks.get(id_), status, now)
+        written, spec = tasks.get(id_, (None, None))
+        task, unreadable = _task(written, status, now)
         found.append(
             Read(
                 row=Row(status=status, task=task, agents=agents.get(id_, ())),
                 changes=changes.get(id_, ()),
-                spec=specs.get(id_, UNREAD),
+                spec=UNREAD if spec is None else spec,
                 unreadable=unreadable,
             )
         )
     return found
 
 
-def _statuses(connection: Connection, ids: Sequence[str]) -> list[Status]:
+def _statuses(connection: Connection, locked: Sequence[Sequence[Any]]) -> list[Status]:
     """Return statuses. One that was made anew counts on from what the ledger remembers."""
-    statuses = [codec.to_status(row) for row in rows.read_statuses(connection, ids)]
+    statuses = [codec.to_status(row) for row in locked]
     fresh = [status.task_id for status in statuses if status.incarnation == 0]
     last = ledger.last_incarnations(connection, fresh)
     return [

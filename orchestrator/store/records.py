@@ -65,7 +65,7 @@ agent_status: Final = Table(
     optional("intent", Text(), "the call in flight"),
     optional("intent_agent", Text(), "the ledger row it is about"),
     optional("intent_at", Timestamp(), "when it was announced"),
-    required("intent_tries", Integer(), "how often it was announced", ZERO),
+    required("intent_tries", Integer(), "which try in a row it is", ZERO),
     optional("last_request_id", Text(), "the vendor's RequestId of the last call"),
     optional("lease_owner", Text(), "the daemon that works on it"),
     optional("lease_until", Timestamp(), "until when it does"),
@@ -99,8 +99,14 @@ agent_status: Final = Table(
     Index(
         "ix_agent_status_due_at",
         "due_at",
-        postgresql_where=text("due_at IS NOT NULL"),
-        sqlite_where=text("due_at IS NOT NULL"),
+        postgresql_where=text("phase <> 'running' AND due_at IS NOT NULL"),
+        sqlite_where=text("phase <> 'running' AND due_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_agent_status_poll_due_at",
+        "due_at",
+        postgresql_where=text("phase = 'running' AND due_at IS NOT NULL"),
+        sqlite_where=text("phase = 'running' AND due_at IS NOT NULL"),
     ),
     Index(
         "ix_agent_status_parked",

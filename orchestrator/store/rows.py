@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, insert, select, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Select,
+    bindparam,
+    case,
+    delete,
+    insert,
+    select,
+    update,
+)
 
 from orchestrator.core.model import Change, Status, Verb, What
 from orchestrator.store.codec import (
@@ -33,23 +43,26 @@ from orchestrator.store.schema import (
 _STATUS = tuple(agent_status.c[name] for name in STATUS_COLUMNS)
 _TASK = tuple(agent_task.c[name] for name in TASK_COLUMNS)
 
-_IDS = "ids"
+_IDS, _WITH_SPEC, _SEQS = "ids", "with_spec", "seqs"
 
 # --- lock, then read ---
 
 _LOCK = lock_rows(
-    select(agent_status.c.task_id)
+    select(*_STATUS)
     .where(one_of(agent_status.c.task_id, _IDS), is_free)
     .order_by(agent_status.c.task_id),
     of=agent_status,
 )
-_READ_STATUS = select(*_STATUS).where(one_of(agent_status.c.task_id, _IDS))
 _READ_TASKS = (
-    select(*_TASK, task_owner.c.heartbeat_timeout_s, task_owner.c.heartbeat_at)
+    select(
+        *_TASK,
+        task_owner.c.heartbeat_timeout_s,
+        task_owner.c.heartbeat_at,
+        case((one_of(agent_task.c.id, _WITH_SPEC), agent_task.c.spec)),
+    )
     .select_from(agent_task.outerjoin(task_owner, task_owner.c.name == agent_task.c.owner))
     .where(one_of(agent_task.c.id, _IDS))
 )
-_READ_SPECS = select(agent_task.c.id, agent_task.c.spec).where(one_of(agent_task.c.id, _IDS))
 _READ_CHANGES = (
     select(
         task_change.c.seq,
@@ -64,24 +77,20 @@ _READ_CHANGES = (
 )
 
 
-def lock(connection: Connection, ids: Sequence[str], now: datetime) -> list[str]:
-    """Lock the status rows that nobody owns or holds, and return their ids."""
-    return list(connection.execute(_LOCK, {_IDS: ids, "now": now}).scalars())
+def lock(connection: Connection, ids: Sequence[str], now: datetime) -> list[Sequence[Any]]:
+    """Lock the status rows that nobody owns or holds; return them for `codec.to_status`."""
+    return list(connection.execute(_LOCK, {_IDS: ids, "now": now}))
 
 
-def read_statuses(connection: Connection, ids: Sequence[str]) -> list[Sequence[Any]]:
-    """Return status rows for `codec.to_status`."""
-    return list(connection.execute(_READ_STATUS, {_IDS: ids}))
+def read_tasks(
+    connection: Connection, ids: Sequence[str], with_spec: Sequence[str]
+) -> dict[str, tuple[Sequence[Any], Any]]:
+    """Return, by id, task rows for `codec.to_task`, and the specs of those in `with_spec`.
 
-
-def read_tasks(connection: Connection, ids: Sequence[str]) -> list[Sequence[Any]]:
-    """Return task rows for `codec.to_task`."""
-    return list(connection.execute(_READ_TASKS, {_IDS: ids}))
-
-
-def read_specs(connection: Connection, ids: Sequence[str]) -> dict[str, Any]:
-    """Return the specs of these tasks."""
-    return {row[0]: row[1] for row in connection.execute(_READ_SPECS, {_IDS: ids})}
+    The others' are null, which no spec is.
+    """
+    rows = connection.execute(_READ_TASKS, {_IDS: ids, _WITH_SPEC: with_spec})
+    return {row[0]: (row[:-1], row[-1]) for row in rows}
 
 
 def read_changes(connection: Connection, ids: Sequence[str]) -> dict[str, list[Change]]:
@@ -111,7 +120,7 @@ _WRITE_STATUS = (
     )
 )
 _FORGET = delete(agent_status).where(one_of(agent_status.c.task_id, _IDS))
-_TAKE_CHANGES = delete(task_change).where(task_change.c.seq == bindparam("b_seq"))
+_TAKE_CHANGES = delete(task_change).where(one_of(task_change.c.seq, _SEQS))
 _LEASES = (
     select(
         agent_status.c.task_id,
@@ -169,10 +178,10 @@ def restore(connection: Connection, ids: Sequence[str], now: datetime) -> None:
     """
     if not ids:
         return
-    tasks = {row[0]: row for row in read_tasks(connection, ids)}
+    tasks = read_tasks(connection, ids, with_spec=())
     fresh = [
         Status(task_id=id_, account=row[1], room_id=row[2], user_id=row[3], phase_since=now)
-        for id_, row in tasks.items()
+        for id_, (row, _) in tasks.items()
     ]
     make_statuses(connection, fresh)
     changes = read_changes(connection, [id_ for id_ in ids if id_ not in tasks])
@@ -187,9 +196,9 @@ def forget(connection: Connection, ids: Sequence[str]) -> None:
 
 def take_changes(connection: Connection, changes: Iterable[Change]) -> None:
     """Delete changes that have been absorbed."""
-    rows = [{"b_seq": change.seq} for change in changes]
-    if rows:
-        connection.execute(_TAKE_CHANGES, rows)
+    seqs = [change.seq for change in changes]
+    if seqs:
+        connection.execute(_TAKE_CHANGES, {_SEQS: seqs})
 
 
 def tell(connection: Connection, task_id: str, what: What, actor: str) -> None:

@@ -148,11 +148,23 @@ def test_only_a_stop_that_could_hit_the_next_agent_moves_the_horizon(
     assert (announced.agents[0].horizon_at != flight.horizon_before) is moved
 
 
-def test_tries_of_the_same_call_are_counted() -> None:
-    first, _ = in_flight(row(known(), retired=1), Verb.STOP, known(), NOW, account())
-    again, _ = in_flight(first, Verb.STOP, known(), NOW, account())
-    other, _ = in_flight(again, Verb.POLL, known(), NOW, account())
-    assert [r.status.intent_tries for r in (first, again, other)] == [1, 2, 1]
+@pytest.mark.parametrize(
+    ("verb", "attempt", "agent", "tries"),
+    [
+        (Verb.START, 0, None, 1),
+        (Verb.START, 3, None, 4),
+        (Verb.START, 3, unknown(attempt=7), 4),  # a start's failures are its task's
+        (Verb.STOP, 3, known(), 1),
+        (Verb.STOP, 3, known(attempt=7), 8),  # all others' are their agent's
+        (Verb.POLL, 0, known(attempt=1), 2),
+    ],
+)
+def test_tries_of_the_same_call_are_counted(
+    verb: Verb, attempt: int, agent: Agent | None, tries: int
+) -> None:
+    before = row(*([agent] if agent else []), attempt=attempt)
+    announced, _ = in_flight(before, verb, agent, NOW, account())
+    assert announced.status.intent_tries == tries
 
 
 @pytest.mark.parametrize(

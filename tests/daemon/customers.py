@@ -1,4 +1,4 @@
-"""The accounts of the daemon's tests: one for each vendor, and for each version of Volcengine's API.
+"""The accounts of the daemon's tests: one for each vendor and each version of Volcengine's API.
 
 Both sides are here: what the configuration says, and what the simulated vendor knows.
 """

@@ -226,6 +226,17 @@ class Scene:
 
         await until(look, awaited)
 
+    async def wait_for_calls(self, action: str, count: int) -> None:
+        """Wait until the vendors have answered so many calls of an action."""
+
+        async def look() -> bool | None:
+            return True if len(await self.vendors.calls(action)) >= count else None
+
+        async def awaited() -> str:
+            return f"{count} calls of {action}\n{self.logs()}"
+
+        await until(look, awaited)
+
     async def describe(self, id_: str) -> str:
         """Return all there is to know of a task, for a failure."""
         explained = await self.app.read(f"{_EXPLAIN}{quoted(id_)}")

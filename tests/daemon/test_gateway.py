@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.clock import boot_ns, utc_now
+from orchestrator.core.model import WorkClass
 from orchestrator.core.outcome import Done, Indefinite, NotSent, Outcome, Refused
 from orchestrator.daemon.book import Book, Keys
 from orchestrator.daemon.claim import Order
@@ -142,6 +143,32 @@ async def test_without_a_slot_in_time_nothing_is_sent(bench: Bench) -> None:
     outcome = await bench.outcome(short)
     assert isinstance(outcome, NotSent)
     assert bench.actions() == []
+
+
+async def test_a_slot_that_opens_too_late_is_not_waited_for(bench: Bench) -> None:
+    bench.limits[CREATE] = 2
+    order = await bench.order()
+    polls = replace(order, flight=replace(order.flight, work_class=WorkClass.OBSERVE))
+    used = Limiter(bench.daemon.database, {Action(account="zego", name=CREATE): 2})
+    await used.draw(Action(account="zego", name=CREATE), 1, keep_half=True)
+    began_ns = boot_ns()
+    in_vain = replace(polls, lease_ends_ns=began_ns + SETTLE_RESERVE_NS + 1_500_000_000)
+    outcome = await bench.outcome(in_vain)
+    # The half opens in 1.25 s, and half a second must be left for the call.
+    assert boot_ns() - began_ns < 700_000_000
+    assert isinstance(outcome, NotSent)
+    assert bench.actions() == []
+
+
+async def test_a_slot_of_the_half_is_waited_for_and_asked_for_once_it_opens(bench: Bench) -> None:
+    bench.limits[CREATE] = 2
+    order = await bench.order()
+    polls = replace(order, flight=replace(order.flight, work_class=WorkClass.OBSERVE))
+    used = Limiter(bench.daemon.database, {Action(account="zego", name=CREATE): 2})
+    (first,) = await used.draw(Action(account="zego", name=CREATE), 1, keep_half=True)
+    assert isinstance(await bench.outcome(polls), Done)
+    assert boot_ns() - first.opens_ns > 1_200_000_000
+    assert await bench.slots(CREATE) == 2
 
 
 # --- leases

@@ -43,9 +43,7 @@ async def test_a_row_leads_an_agent_through_its_whole_life(scene: Scene) -> None
     assert doubled(await scene.vendors.agents()) == []
 
 
-async def assert_runs(
-    scene: Scene, customer: Customer, id_: str, incarnation: int = 1
-) -> Agent:
+async def assert_runs(scene: Scene, customer: Customer, id_: str, incarnation: int = 1) -> Agent:
     row = await scene.wait(id_, phase="running", confirmed_at=GIVEN, incarnation=incarnation)
     agent = await only_live(scene, customer, id_)
     assert agent["user_id"] == USER

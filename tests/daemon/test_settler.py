@@ -1,20 +1,26 @@
 """The settler: outcomes are gathered into batches, and none is lost while the database is away."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 import anyio
-import anyio.lowlevel
 import pytest
 from structlog.testing import capture_logs
 
 from orchestrator.core.outcome import Denied, Done, Indefinite, NotSent, Throttled
+from orchestrator.daemon.claim import Order
 from orchestrator.daemon.limiter import Action, Limiter
 from orchestrator.daemon.settle import Settlement
 from orchestrator.daemon.settler import Desk, Settler
 from orchestrator.daemon.tally import Tally
-from orchestrator.store.engine import Database
+from orchestrator.store import sqlite
+from orchestrator.store.engine import Database, open_database, sqlite_path
+from orchestrator.store.migrate import upgrade
+from tests.postgres_server import running_server
 from tests.store.claiming import Daemon, settled, status, want
 from tests.store.rows import query, run
 
@@ -45,7 +51,7 @@ class Bench:
             )
         )
 
-    async def claim(self, *ids: str) -> list[Any]:
+    async def claim(self, *ids: str) -> list[Order]:
         await want(self.daemon.database, *ids)
         return (await self.daemon.claim(*ids)).orders
 
@@ -106,13 +112,80 @@ async def test_a_denial_reaches_the_account(bench: Bench) -> None:
     ) == [("volc",)]
 
 
-async def test_outcomes_survive_a_database_that_refuses_them_for_a_while(bench: Bench) -> None:
-    orders = await bench.claim("a")
-    await run(bench.daemon.database, "ALTER TABLE agent_event RENAME TO elsewhere")
+# --- what cannot be written
+
+
+def unwritable(one: Settlement) -> Settlement:
+    """Return a settlement that breaks a rule of the database's."""
+    return replace(one, settled=replace(one.settled, outcome=Done(handle="taken")))
+
+
+def undecidable(one: Settlement) -> Settlement:
+    """Return a settlement that nothing can be decided about: its time is in no time zone."""
+    naive = one.settled.answered_at.replace(tzinfo=None)
+    return replace(one, settled=replace(one.settled, answered_at=naive))
+
+
+@pytest.mark.parametrize("spoil", [unwritable, undecidable])
+async def test_an_outcome_that_cannot_be_written_keeps_no_other_back(
+    bench: Bench, spoil: Callable[[Settlement], Settlement]
+) -> None:
+    database = bench.daemon.database
+    await bench.claim("other")
+    await run(
+        database,
+        "CREATE UNIQUE INDEX one_handle ON agent_status (vendor_task_id)",
+        "UPDATE agent_status SET vendor_task_id = 'taken' WHERE task_id = 'other'",
+    )
+    orders = [(await bench.claim(id_))[0] for id_ in ("a", "bad", "c")]
+    outcomes = [settled(o, Done(handle=o.flight.task_id)) for o in orders]
+    outcomes[1] = spoil(outcomes[1])
+    with capture_logs() as lines:
+        await bench.settle(outcomes)
+    for id_, phase in {"a": "running", "bad": "starting", "c": "running"}.items():
+        assert await status(database, id_, "phase") == (phase,)
+    # It is left to its lease: whoever claims it next takes the call for unknown.
+    assert await status(database, "bad", "intent", "lease_owner") == ("start", "d1")
+    told = [line for line in lines if line["event"] == "outcome_lost"]
+    assert [line["task_id"] for line in told] == ["bad"]
+
+
+# --- a database that is away
+
+
+async def settle_while_away(bench: Bench, order: Order, back: Callable[[], object]) -> None:
+    """Settle an outcome; call `back` when the settler has said that the database is away."""
     with capture_logs() as lines:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(bench.settle, [settled(o, Indefinite(code="E")) for o in orders])
-            while not any(line["event"] == "settle_failed" for line in lines):
-                await anyio.lowlevel.checkpoint()
-            await run(bench.daemon.database, "ALTER TABLE elsewhere RENAME TO agent_event")
-    assert await status(bench.daemon.database, "a", "reason") == ("E",)
+            tasks.start_soon(bench.settle, [settled(order, Indefinite(code="E"))])
+            while not any(line["event"] == "settle_failed" for line in lines):  # noqa: ASYNC110 - a log line has no event
+                await anyio.sleep(0.01)
+            back()
+
+
+async def test_outcomes_survive_a_file_that_somebody_locks_for_too_long(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = open_database(sqlite_url)
+    bench = Bench(await Daemon(database).ready())
+    with closing(sqlite3.connect(sqlite_path(sqlite_url), isolation_level=None)) as stranger:
+        (order,) = await bench.claim("a")
+        monkeypatch.setattr(sqlite, "LOCK_WAIT_S", 0.05)
+        stranger.execute("BEGIN IMMEDIATE")
+        await settle_while_away(bench, order, partial(stranger.execute, "ROLLBACK"))
+    assert await status(database, "a", "reason") == ("E",)
+    await database.close()
+
+
+async def test_outcomes_survive_a_server_that_is_away(tmp_path: Path) -> None:
+    with running_server(tmp_path / "postgres") as server:
+        await upgrade(server.url())
+        database = open_database(server.url())
+        bench = Bench(await Daemon(database).ready())
+        (order,) = await bench.claim("a")
+        server.kill()
+        await settle_while_away(bench, order, server.start)
+        await database.close()
+        reopened = open_database(server.url())
+        assert await status(reopened, "a", "reason") == ("E",)
+        await reopened.close()

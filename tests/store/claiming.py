@@ -10,7 +10,7 @@ from orchestrator.clock import boot_ns
 from orchestrator.core.model import Account, Verb, WorkClass
 from orchestrator.core.outcome import Done, Outcome, Settled
 from orchestrator.daemon.book import AccountRuntime, Book, Keys
-from orchestrator.daemon.claim import Claimed, Desk, Order, Tickets, Wanted, claim
+from orchestrator.daemon.claim import Claimed, Desk, Order, Room, Tickets, Wanted, claim
 from orchestrator.daemon.limiter import Action, Ticket
 from orchestrator.daemon.settle import Settlement, Settling, settle
 from orchestrator.providers.base import Provider
@@ -108,8 +108,9 @@ def make_desk(book: Book, name: str = "d1", **changes: Any) -> Desk:
     return Desk(**(values | changes))
 
 
-def full_room() -> dict[WorkClass, int]:
-    return dict.fromkeys(WorkClass, 64)
+def full_room(*names: str) -> Room:
+    """Return room for 64 calls of each class of these accounts (all, if none is named)."""
+    return {(name, each): 64 for name in names or providers() for each in WorkClass}
 
 
 def ticket(account: str = "volc", action: str = "StartVoiceChat") -> Ticket:
@@ -141,7 +142,7 @@ class Daemon:
         self,
         *ids: str,
         tickets: Tickets | None = None,
-        room: dict[WorkClass, int] | None = None,
+        room: Room | None = None,
         without_status: Sequence[str] = (),
     ) -> Claimed:
         wanted = wanting(*ids, without_status=without_status)

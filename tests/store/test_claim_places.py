@@ -85,10 +85,10 @@ async def test_a_start_that_is_refused_here_spends_no_ticket(daemon: Daemon) -> 
 
 async def test_a_full_class_leaves_its_rows_as_they_are(daemon: Daemon) -> None:
     await want(daemon.database, "a", "b")
-    room = full_room() | {WorkClass.START: 1}
+    room = full_room() | {("volc", WorkClass.START): 1}
     claimed = await daemon.claim("a", "b", room=room)
     assert (called(claimed), claimed.written) == (["a"], 1)
-    assert room[WorkClass.START] == 0
+    assert room["volc", WorkClass.START] == 0
     assert await inbox(daemon.database) == ["b"]
     assert await status(daemon.database, "b", "version", "generation") == (0, 0)
 
@@ -97,8 +97,16 @@ async def test_starts_without_room_hold_no_stop_back(daemon: Daemon) -> None:
     await want(daemon.database, "a", "b")
     await daemon.start("b")
     await run(daemon.database, "UPDATE agent_task SET desired_state = 'stopped' WHERE id = 'b'")
-    claimed = await daemon.claim("a", "b", room=dict.fromkeys(WorkClass, 0) | {WorkClass.STOP: 1})
+    claimed = await daemon.claim("a", "b", room={("volc", WorkClass.STOP): 1})
     assert called(claimed) == ["b"]
+
+
+async def test_an_account_without_room_holds_no_other_back(daemon: Daemon) -> None:
+    await want(daemon.database, "a")
+    await want(daemon.database, "b", account="other")
+    claimed = await daemon.claim("a", "b", room=full_room("other"))
+    assert called(claimed) == ["b"]
+    assert await inbox(daemon.database) == ["a"]
 
 
 async def test_what_time_does_not_allow_is_left_as_it_is(database: Database) -> None:

@@ -72,10 +72,26 @@ async def test_half_is_kept_for_those_who_may_not_wait(database: Database) -> No
 async def test_an_empty_draw_says_until_when_drawing_is_in_vain(database: Database) -> None:
     one = limiter(database)
     first = await drawn(one, LIMIT)
-    assert one.opens_ns(CALL) == 0
+    assert one.opens_ns(CALL, keep_half=False) == 0
     assert await drawn(one, 1) == []
-    wait_us = (one.opens_ns(CALL) - first[0].opens_ns) / 1000
+    wait_us = (one.opens_ns(CALL, keep_half=False) - first[0].opens_ns) / 1000
     assert WINDOW_US - 50_000 < wait_us < WINDOW_US + 50_000
+
+
+async def test_an_empty_draw_of_half_says_when_the_half_opens(database: Database) -> None:
+    one = limiter(database)
+    first = await drawn(one, LIMIT, keep_half=True)
+    assert await drawn(one, 1, keep_half=True) == []
+    wait_us = (one.opens_ns(CALL, keep_half=True) - first[0].opens_ns) / 1000
+    assert WINDOW_US - 50_000 < wait_us < WINDOW_US + 50_000
+    assert one.opens_ns(CALL, keep_half=False) == 0
+
+
+async def test_where_all_is_closed_the_half_is_too(database: Database) -> None:
+    one = limiter(database)
+    await drawn(one, LIMIT)
+    assert await drawn(one, 1) == []
+    assert one.opens_ns(CALL, keep_half=True) == one.opens_ns(CALL, keep_half=False) > 0
 
 
 async def test_what_is_given_back_can_be_drawn_at_once(database: Database) -> None:
@@ -83,7 +99,7 @@ async def test_what_is_given_back_can_be_drawn_at_once(database: Database) -> No
     tickets = await drawn(one, LIMIT)
     assert await drawn(one, 1) == []
     await one.give_back(tickets[2:4])
-    assert one.opens_ns(CALL) == 0
+    assert one.opens_ns(CALL, keep_half=False) == 0
     again = await drawn(one, LIMIT)
     assert len(again) == 2
     assert await drawn(limiter(database), 1) == []
@@ -96,7 +112,7 @@ async def test_a_throttled_action_is_closed_for_as_long_as_the_vendor_says(
     await one.throttle(CALL, timedelta(seconds=30))
     other = limiter(database)
     assert await drawn(other, 1) == []
-    assert other.opens_ns(CALL) - boot_ns() > 29 * 10**9
+    assert other.opens_ns(CALL, keep_half=False) - boot_ns() > 29 * 10**9
 
 
 async def test_without_a_word_of_the_vendor_s_it_is_closed_for_a_second(
@@ -105,7 +121,7 @@ async def test_without_a_word_of_the_vendor_s_it_is_closed_for_a_second(
     one = limiter(database)
     await one.throttle(CALL, None)
     assert await drawn(one, 1) == []
-    assert 0.5 * 10**9 < one.opens_ns(CALL) - boot_ns() <= 1.01 * 10**9
+    assert 0.5 * 10**9 < one.opens_ns(CALL, keep_half=False) - boot_ns() <= 1.01 * 10**9
 
 
 async def test_an_action_without_a_limit_is_not_limited(database: Database) -> None:

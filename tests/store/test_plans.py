@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from orchestrator.core.model import Task, Verb, WorkClass
+from orchestrator.core.model import Change, Task, Verb, What, WorkClass
 from orchestrator.store import accounts, daemons, housekeeping, ledger, queue, rows
 from orchestrator.store.engine import Connection, Database, dialect_of
 from orchestrator.store.housekeeping import Horizons
-from orchestrator.store.queue import Queue
+from orchestrator.store.queue import Queue, Scope
 
 pytestmark = pytest.mark.anyio
 
@@ -76,20 +76,21 @@ def tidy(connection: Connection) -> None:
 
 Operation = Callable[[Connection], object]
 TASK = Task(id="t9", account="acc", room_id="room9", user_id="human", running=True, created_at=NOW)
+CHANGES = [Change(seq=seq, at=NOW, task_id="t9", what=What.TIMING) for seq in range(5, 8)]
 QUEUE = Queue("acc", WorkClass.START, Verb.START)
+SCOPE = Scope(most=128, most_polls=128, without=dict.fromkeys(WorkClass, frozenset({"elsewhere"})))
 OLD = Horizons(events=NOW.replace(year=2025), commands=NOW, ended=NOW.replace(year=2025))
 
 OPERATIONS: Mapping[str, Operation] = {
-    "peek": lambda c: queue.peek(c, NOW, 128),
+    "peek": lambda c: queue.peek(c, NOW, SCOPE),
     "peek_parked": lambda c: queue.peek_parked(c, QUEUE, NOW, 128),
     "find_queues": queue.find_queues,
-    "next_due": queue.next_due,
+    "next_due": lambda c: queue.next_due(c, NOW),
     "lock": lambda c: rows.lock(c, IDS, NOW),
     "lock_leases": lambda c: rows.lock_leases(c, IDS),
     "existing": lambda c: rows.existing(c, IDS),
-    "read_statuses": lambda c: rows.read_statuses(c, IDS),
-    "read_tasks": lambda c: rows.read_tasks(c, IDS),
-    "read_specs": lambda c: rows.read_specs(c, IDS),
+    "read_tasks": lambda c: rows.read_tasks(c, IDS, IDS[:3]),
+    "take_changes": lambda c: rows.take_changes(c, CHANGES),
     "read_changes": lambda c: rows.read_changes(c, IDS),
     "forget": lambda c: rows.forget(c, IDS),
     "read_agents": lambda c: ledger.read_agents(c, IDS),
@@ -98,7 +99,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "is_pair_taken": lambda c: ledger.is_pair_taken(c, TASK),
     "lock_one": lambda c: ledger.lock_one(c, "agent9"),
     "lost_statuses": lambda c: ledger.lost_statuses(c, IDS),
-    "read_standings": accounts.read_standings,
+    "read_present": accounts.read_present,
     "last_heartbeat": daemons.last_heartbeat,
     "sweep_tasks": lambda c: housekeeping.sweep_tasks(c, "", "d1"),
     "sweep_statuses": lambda c: housekeeping.sweep_statuses(c, "", "d1"),
@@ -137,7 +138,7 @@ def _explain(connection: Connection, statement: str, values: Any) -> Iterator[st
 def _nodes(plan: Any) -> Iterator[str]:
     for item in plan:
         node = item.get("Plan", item)
-        yield f"{node['Node Type']} {node.get('Relation Name', '')}"
+        yield f"{node['Node Type']} {node.get('Relation Name', '')} {node.get('Index Name', '')}"
         yield from _nodes(node.get("Plans", []))
 
 
@@ -154,7 +155,7 @@ def walks(steps: Sequence[str]) -> list[str]:
 def examine(connection: Connection) -> dict[str, list[str]]:
     """Return, for each operation that walks through a big table, the steps that do."""
     found = {name: plans(connection, operation) for name, operation in OPERATIONS.items()}
-    assert all(found[name] for name in OPERATIONS.keys() - {"read_standings", "last_heartbeat"})
+    assert all(found[name] for name in OPERATIONS.keys() - {"read_present", "last_heartbeat"})
     return {name: walks(steps) for name, steps in found.items() if walks(steps)}
 
 
@@ -165,14 +166,39 @@ async def test_every_statement_finds_its_rows_by_an_index(database: Database) ->
     assert await database.write(examine) == {}
 
 
+# --- what is due
+
+
+def explain_due(connection: Connection) -> list[str]:
+    """Return the indexes by which the due rows and the next time are found."""
+    steps = plans(connection, lambda c: queue.peek(c, NOW, SCOPE))
+    steps += plans(connection, lambda c: queue.next_due(c, NOW))
+    return [name for step in steps for name in INDEX_NAME.findall(step)]
+
+
+INDEX_NAME = re.compile(r"\bix_agent_status_\w*due_at\b")
+
+
+async def test_polls_and_other_due_rows_have_an_index_each(database: Database) -> None:
+    await database.write(fill, 0, RESTING)
+    await database.read(tidy)
+    used = await database.write(explain_due)
+    # Both databases use each for the look and for the next time.
+    assert {name: used.count(name) for name in used} == {
+        "ix_agent_status_due_at": 2,
+        "ix_agent_status_poll_due_at": 2,
+        "ix_agent_status_stop_due_at": 2,
+    }
+
+
 # --- an empty pass
 
 
 def empty_pass(connection: Connection) -> None:
-    assert queue.peek(connection, NOW, 128) == []
+    assert queue.peek(connection, NOW, SCOPE) == []
     assert queue.peek_parked(connection, QUEUE, NOW, 128) == []
     assert queue.find_queues(connection) == set()
-    assert queue.next_due(connection) is not None
+    assert queue.next_due(connection, NOW) is not None
 
 
 def cost(connection: Connection) -> int:

@@ -1,15 +1,19 @@
 """What settled calls tell of their account: denied, expired, well again; when a start is tried."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from orchestrator.core.outcome import Denied, Done, Expired, Gone, Outcome
+from orchestrator.daemon import claim as claim_file
 from orchestrator.daemon.book import DENIED_RETRY
+from orchestrator.daemon.claim import Claimed, claim
 from orchestrator.store import accounts
 from orchestrator.store.accounts import Standing
-from orchestrator.store.engine import Database
-from tests.store.claiming import Daemon, settled, status, want
+from orchestrator.store.engine import Connection, Database
+from tests.store.claiming import Daemon, full_room, settled, status, want, wanting
 from tests.store.rows import run, update
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +27,8 @@ async def daemon(database: Database) -> Daemon:
 
 
 async def standing(database: Database, account: str = "volc") -> Standing:
-    return (await database.read(accounts.read_standings))[account]
+    _, standings = await database.read(accounts.read_present)
+    return standings[account]
 
 
 async def deny(daemon: Daemon, *ids: str) -> None:
@@ -121,6 +126,37 @@ async def test_one_probe_is_let_through_and_closes_the_gate_behind_it(daemon: Da
     assert len(first.orders) == 1
     again = await daemon.claim("a", "b")
     assert again.orders == []
+
+
+async def test_probes_are_written_in_the_order_of_the_accounts(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two claims, or a claim and a settle, could each wait for what the other has locked."""
+    monkeypatch.setattr(claim_file, "DECIDE_NS_MAX", 10**10)  # both rows, however slow this is
+    names = {"a": "volc", "b": "other"}
+    for id_, name in names.items():
+        await want(daemon.database, id_, account=name)
+    await run(
+        daemon.database,
+        "UPDATE account_state SET denied_code = 'NoMoney', probe_at = '2020-01-01 00:00:00'",
+    )
+    written: list[str] = []
+
+    def watched(connection: Connection) -> Claimed:
+        def note(_conn: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+            if statement.startswith("UPDATE account_state"):
+                found = values.values() if isinstance(values, dict) else values
+                written.extend(one for one in found if one in names.values())
+
+        event.listen(connection, "before_cursor_execute", note)
+        try:
+            return claim(connection, daemon.desk, wanting(*names), {}, full_room())
+        finally:
+            event.remove(connection, "before_cursor_execute", note)
+
+    claimed = await daemon.database.write(watched)
+    assert [order.account.name for order in claimed.orders] == ["volc", "other"]
+    assert written == ["other", "volc"]
 
 
 async def test_the_operator_s_word_lets_one_start_through_and_no_more(daemon: Daemon) -> None:

@@ -106,7 +106,7 @@ COMMENT ON COLUMN agent_status.priority IS 'the task''s, copied when parked';
 COMMENT ON COLUMN agent_status.intent IS 'the call in flight';
 COMMENT ON COLUMN agent_status.intent_agent IS 'the ledger row it is about';
 COMMENT ON COLUMN agent_status.intent_at IS 'when it was announced';
-COMMENT ON COLUMN agent_status.intent_tries IS 'how often it was announced';
+COMMENT ON COLUMN agent_status.intent_tries IS 'which try in a row it is';
 COMMENT ON COLUMN agent_status.last_request_id IS 'the vendor''s RequestId of the last call';
 COMMENT ON COLUMN agent_status.lease_owner IS 'the daemon that works on it';
 COMMENT ON COLUMN agent_status.lease_until IS 'until when it does';

@@ -1,0 +1,161 @@
+"""The daemon dies, or freezes, at each step of each kind of call; its users change their minds.
+
+Whatever the step: in the end the vendors' world equals the rows, everything that ended is proven to
+have ended, and no row ever had two live agents. Each test runs one world for each step at the same
+time, so that the horizon is waited for once.
+"""
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.crash.conftest import MakeDatabase
+from tests.crash.worlds import VENDORS, World, every_wish, open_world
+from tests.daemon.customers import TENCENT, ZEGO, Customer
+from tests.daemon.running import Daemon
+
+pytestmark = pytest.mark.anyio
+
+STEPS = ("drawn", "claimed", "announced", "sent", "replied", "settling", "settled")
+IN_TRANSACTION = ("claimed", "settling")
+STOP_ALL = "UPDATE agent_task SET desired_state = 'stopped'"
+
+LOST = (TENCENT, ZEGO)
+"""Those that must be looked for, or removed from the room, when a start was lost."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of call."""
+
+    verb: str
+    customers: tuple[Customer, ...]
+    steps: tuple[str, ...] = STEPS
+
+
+START = Kind("start", VENDORS, (*STEPS, "sending"))
+STOP = Kind("stop", VENDORS)
+POLL = Kind("poll", VENDORS)
+FIND = Kind("find", LOST)
+# No slot is drawn for a kick before it is claimed.
+KICK = Kind("kick", LOST, STEPS[1:])
+
+ACTIONS = {
+    ("find", TENCENT): "DescribeAIConversation",
+    ("find", ZEGO): "DescribeUserList",
+    ("kick", TENCENT): "RemoveUserByStrRoomId",
+    ("kick", ZEGO): "KickoutUser",
+}
+
+
+def action(kind: Kind, customer: Customer) -> str:
+    """Return the vendor's name of the call."""
+    usual = {"start": customer.start, "stop": customer.stop, "poll": customer.look}
+    return usual.get(kind.verb) or ACTIONS[kind.verb, customer]
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", [START, STOP, POLL, FIND, KICK], ids=lambda kind: kind.verb)
+async def test_killed_at_each_step(
+    make_database: MakeDatabase, tmp_path: Path, kind: Kind, database: str
+) -> None:
+    async with anyio.create_task_group() as worlds:
+        for step in kind.steps:
+            url = await make_database(database)
+            worlds.start_soon(die, url, tmp_path / step, kind, step)
+
+
+@pytest.mark.parametrize("kind", [START, STOP, POLL, FIND, KICK], ids=lambda kind: kind.verb)
+async def test_frozen_at_each_step_while_another_goes_on(
+    make_database: MakeDatabase, tmp_path: Path, kind: Kind
+) -> None:
+    async with anyio.create_task_group() as worlds:
+        for step in kind.steps:
+            url = await make_database("postgresql")
+            worlds.start_soon(freeze_one_of_two, url, tmp_path / step, kind, step)
+
+
+@pytest.mark.parametrize("kind", [START, STOP], ids=lambda kind: kind.verb)
+async def test_frozen_at_each_step_with_nobody_to_go_on(
+    make_database: MakeDatabase, tmp_path: Path, kind: Kind
+) -> None:
+    async with anyio.create_task_group() as worlds:
+        for step in kind.steps:
+            url = await make_database("sqlite")
+            worlds.start_soon(freeze_the_only_one, url, tmp_path / step, kind, step)
+
+
+async def die(url: str, folder: Path, kind: Kind, step: str) -> None:
+    async with open_world(url, folder, every_wish(kind.customers)) as world:
+        await lead_to(world, kind, step, "SIGKILL")
+        await world.change_minds()
+        await world.start("two")
+        await world.wait_settled()
+
+
+async def freeze_one_of_two(url: str, folder: Path, kind: Kind, step: str) -> None:
+    async with open_world(url, folder, every_wish(kind.customers)) as world:
+        first = await lead_to(world, kind, step, "SIGSTOP")
+        await world.change_minds()
+        second = await world.start("two")
+        await world.wait_taken_over("one")
+        first.process.send_signal(signal.SIGCONT)
+        await world.wait_settled()
+        assert [await first.stop(), await second.stop()] == [0, 0]
+        await world.check_world()
+
+
+async def freeze_the_only_one(url: str, folder: Path, kind: Kind, step: str) -> None:
+    async with open_world(url, folder, every_wish(kind.customers)) as world:
+        first = await lead_to(world, kind, step, "SIGSTOP")
+        if step not in IN_TRANSACTION:  # there it holds the one lock of the file
+            await world.change_minds()
+        await world.wait_leases_over("one")
+        first.process.send_signal(signal.SIGCONT)
+        if step in IN_TRANSACTION:
+            await world.change_minds()
+        await world.wait_settled()
+        assert await first.stop() == 0
+
+
+async def lead_to(world: World, kind: Kind, step: str, name: str) -> Daemon:
+    """Lead a daemon to the step of such a call, where it dies or freezes."""
+    first = await world.start("one")
+    if kind.verb in {"stop", "poll"}:
+        await world.insert()
+        await world.wait_phase("running")
+    if step == "sent":
+        for customer in kind.customers:
+            await world.scene.vendors.script(action(kind, customer), "delay_reply", ms=800)
+    else:
+        world.set_trap(step, kind.verb, name)
+    if kind.verb == "start":
+        await world.insert()
+    if kind.verb == "stop":
+        await world.scene.app.write(STOP_ALL)
+    if kind.verb in {"find", "kick"}:
+        await lose_starts(world, kind)
+    if step == "sent":
+        await world.scene.wait_for_faults()
+        first.process.send_signal(signal.Signals[name])
+    else:
+        await world.wait_sprung(first)
+    if name == "SIGKILL":
+        await first.ended()
+    return first
+
+
+async def lose_starts(world: World, kind: Kind) -> None:
+    """Let starts have their effect and lose their replies; then nobody wants them any more."""
+    vendors = world.scene.vendors
+    # With its TaskId Tencent would tell the handle, and nobody had to be removed from a room.
+    await vendors.turn(tencent_describe_without_task_id=kind is KICK)
+    for customer in kind.customers:
+        await vendors.script(customer.start, "hang", n=3)
+    await world.insert()
+    await world.scene.wait_for_calls(kind.customers[0].start, 3)
+    await world.scene.wait_for_calls(kind.customers[1].start, 3)
+    await world.scene.app.write(STOP_ALL)

@@ -1,0 +1,327 @@
+"""Drills: a daemon is killed or frozen at a named step, and what must be true whatever happened.
+
+A drill is a scene of its own (database, simulated vendors, daemons) with a row for each vendor and
+each wish that its user may come to while nobody works. Its times are as short as the configuration
+allows, and they are real: the simulated vendors refuse a signature that has run out.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import anyio
+import pytest
+
+from orchestrator.core.model import Verb
+from tests.daemon.application import Row, delete_task, update_task
+from tests.daemon.customers import TENCENT, VOLCENGINE, VOLCENGINE_FIRST, ZEGO, Customer
+from tests.daemon.running import Daemon, Scene, open_scene, task, until
+from tests.daemon.vendors import Agent, doubled
+
+PUPPET = Path(__file__).with_name("puppet.py")
+PATIENCE_S = 60.0
+"""Several horizons, on a machine that has other things to do."""
+LEASE_S = 3
+CALL_TIMEOUT_MS = 800
+HANGS_MS = 60_000
+"""Longer than any daemon waits."""
+AT_ONCE = 7
+"""Drills at a time."""
+
+SENT = "sent"
+"""The request has arrived and the reply has not left. Only the vendor knows this step."""
+STEPS = ("drawn", "claiming", "claimed", "leaving", SENT, "answered", "settling", "settled")
+
+
+class Wish(StrEnum):
+    """What a row's user comes to want while nobody works."""
+
+    RUN = "run"
+    STOP = "stop"
+    DELETE = "delete"
+    AGAIN = "again"
+    """Stopped, and then running again: the next incarnation."""
+
+
+@dataclass(frozen=True)
+class Wished:
+    """A row, and what its user will want."""
+
+    customer: Customer
+    wish: Wish
+
+    @property
+    def id(self) -> str:
+        return f"{self.customer.name}-{self.wish}"
+
+    @property
+    def runs_in_the_end(self) -> bool:
+        return self.wish in {Wish.RUN, Wish.AGAIN}
+
+
+@dataclass(frozen=True)
+class Blow:
+    """What strikes a daemon, and where."""
+
+    step: str
+    verb: Verb
+    signal: signal.Signals
+
+    @property
+    def customers(self) -> tuple[Customer, ...]:
+        """Those whose rows come to such a call."""
+        match self.verb:
+            case Verb.FIND:
+                return (TENCENT,)
+            case Verb.KICK:
+                return (ZEGO,)
+            case _ if self.step in {"claimed", "leaving"}:
+                return (VOLCENGINE, VOLCENGINE_FIRST, TENCENT, ZEGO)
+            case _:
+                return (VOLCENGINE, TENCENT, ZEGO)
+
+
+@dataclass
+class Drill:
+    """A scene with its rows."""
+
+    scene: Scene
+    rows: Sequence[Wished]
+
+    # --- users ---
+
+    async def insert(self) -> None:
+        """Ask for all rows at once."""
+        await self.scene.app.write(*(task(row.customer, row.id) for row in self.rows))
+
+    async def change_minds(self) -> None:
+        """Let every user come to want what the row says."""
+        for row in self.rows:
+            match row.wish:
+                case Wish.RUN:
+                    pass
+                case Wish.STOP:
+                    await self.scene.app.write(update_task(row.id, desired_state="'stopped'"))
+                case Wish.DELETE:
+                    await self.scene.app.write(delete_task(row.id))
+                case Wish.AGAIN:
+                    await self.scene.app.write(update_task(row.id, desired_state="'stopped'"))
+                    await self.scene.app.write(update_task(row.id, desired_state="'running'"))
+
+    # --- daemons ---
+
+    def launch(self, blow: Blow) -> Daemon:
+        """Start a daemon that will strike itself."""
+        scene = self.scene
+        config, log_path = scene.write_config("one"), scene.folder / "one.log"
+        words = [str(config), blow.step, blow.verb.value, blow.signal.name]
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, str(PUPPET), *words], cwd=Path.cwd(), stdout=log, stderr=log
+            )
+        daemon = Daemon(process, log_path)
+        scene.daemons.append(daemon)
+        return daemon
+
+    async def strike(self, blow: Blow) -> Daemon:
+        """Run a daemon into the blow; return it, killed or frozen, with all minds changed."""
+        match blow.verb:
+            case Verb.START:
+                return await self._strike_start(blow)
+            case Verb.STOP:
+                return await self._strike_stop(blow)
+            case _:
+                return await self._strike_unknown(blow)
+
+    async def _strike_start(self, blow: Blow) -> Daemon:
+        if blow.step == SENT:
+            await self._hold_replies({c.start: len(Wish) for c in blow.customers})
+        await self.insert()
+        daemon = self.launch(blow)
+        await self._wait_struck(daemon, blow)
+        await self.change_minds()
+        return daemon
+
+    async def _strike_stop(self, blow: Blow) -> Daemon:
+        await self.insert()
+        daemon = self.launch(blow)
+        await self.wait_phase("running")
+        if blow.step == SENT:
+            await self._hold_replies({c.stop: len(Wish) - 1 for c in blow.customers})
+        await self.change_minds()
+        await self._wait_struck(daemon, blow)
+        return daemon
+
+    async def _strike_unknown(self, blow: Blow) -> Daemon:
+        """Lose the replies of all starts, so that the daemon has to look, or to kick."""
+        await self._hold_replies({c.start: len(Wish) for c in blow.customers})
+        await self.insert()
+        daemon = self.launch(blow)
+        await self.scene.wait_for_faults()
+        await self.change_minds()
+        await self._wait_struck(daemon, blow)
+        return daemon
+
+    async def _hold_replies(self, calls: dict[str, int]) -> None:
+        for action, count in calls.items():
+            await self.scene.vendors.script(action, "delay_reply", n=count, ms=HANGS_MS)
+
+    async def _wait_struck(self, daemon: Daemon, blow: Blow) -> None:
+        if blow.step == SENT:
+            await self.scene.wait_for_faults()
+            daemon.process.send_signal(blow.signal)
+
+        async def look() -> bool | None:
+            return True if state_of(daemon) in _STRUCK[blow.signal] else None
+
+        async def awaited() -> str:
+            return f"{blow}\n{await self.describe()}"
+
+        await until(look, awaited, PATIENCE_S)
+
+    # --- what must be true ---
+
+    async def wait_phase(self, phase: str) -> None:
+        """Wait until all rows are in a phase."""
+
+        async def look() -> bool | None:
+            rows = await self.scene.app.read(_PHASES)
+            return True if {row["phase"] for row in rows} == {phase} else None
+
+        async def awaited() -> str:
+            return f"all {phase}\n{await self.describe()}"
+
+        await until(look, awaited, PATIENCE_S)
+
+    async def wait_converged(self) -> None:
+        """Wait until the rows are as their users want, with evidence; then ask the vendors."""
+
+        async def look() -> bool | None:
+            return None if await self._find_unsettled() else True
+
+        async def awaited() -> str:
+            return f"{await self._find_unsettled()}\n{await self.describe()}"
+
+        await until(look, awaited, PATIENCE_S)
+        await self.check_world()
+
+    async def _find_unsettled(self) -> list[str]:
+        """Return what is not yet as it has to be in the end, by the rows alone."""
+        phases = {row["task_id"]: row["phase"] for row in await self.scene.app.read(_PHASES)}
+        ends = {Wish.DELETE: None, Wish.STOP: "stopped"}
+        wanted = {row.id: ends.get(row.wish, "running") for row in self.rows}
+        wrong = [f"{id_} is {phases.get(id_)}" for id_ in wanted if phases.get(id_) != wanted[id_]]
+        if wrong:
+            return wrong
+        alive = Counter(row["task_id"] for row in await self.scene.app.read(_OPEN))
+        expected = Counter({row.id: 1 for row in self.rows if row.runs_in_the_end})
+        changes = await self.scene.app.read("SELECT seq FROM task_change")
+        return [f"open in the ledger: {alive}"] * (alive != expected) + ["changes"] * bool(changes)
+
+    async def check_world(self) -> None:
+        """Compare the vendors' world with the rows, now and at every instant of the past."""
+        agents = await self.scene.vendors.agents()
+        live = {agent["room_id"]: agent["handle"] for agent in agents if agent["live"]}
+        open_ = await self.scene.app.read(_OPEN)
+        wrong = {
+            "doubled": together(agents),
+            "unproven": await self.scene.app.read(_UNPROVEN),
+            "alive": sorted(live) != sorted(f"room-{row['task_id']}" for row in open_),
+            "unknown": [
+                row
+                for row in open_
+                if live.get(f"room-{row['task_id']}") != row["vendor_task_id"]
+            ],
+        }
+        if any(wrong.values()):
+            pytest.fail(f"{wrong}\n{await self.describe()}")
+
+    async def describe(self) -> str:
+        """Return all there is to know, for a failure."""
+        parts: dict[str, Sequence[Row]] = {
+            "rows": await self.scene.app.read("SELECT * FROM agent_status"),
+            "ledger": await self.scene.app.read("SELECT * FROM vendor_agent ORDER BY task_id"),
+            "history": await self.scene.app.read("SELECT * FROM agent_event ORDER BY id"),
+            "agents": await self.scene.vendors.agents(),
+        }
+        told = [f"{name}:{_lines(part)}" for name, part in parts.items()]
+        return "\n".join([*told, self.scene.logs()])
+
+
+_STRUCK = {signal.SIGKILL: "Z", signal.SIGSTOP: "T"}
+_PHASES = "SELECT task_id, phase FROM agent_status"
+_OPEN = "SELECT task_id, vendor_task_id FROM vendor_agent WHERE ended_at IS NULL"
+_UNPROVEN = "SELECT * FROM vendor_agent WHERE ended_at IS NOT NULL AND evidence IS NULL"
+
+
+def _lines(rows: Sequence[Row]) -> str:
+    shown = ({k: v for k, v in row.items() if v is not None} for row in rows)
+    return "".join(f"\n  {json.dumps(row, default=str)}" for row in shown)
+
+
+def state_of(daemon: Daemon) -> str:
+    """Return the state letter of its process: T is frozen, Z has ended."""
+    if daemon.process.poll() is not None:
+        return "Z"
+    return Path(f"/proc/{daemon.pid}/stat").read_text("ascii").rpartition(")")[2].split()[0]
+
+
+def together(agents: Sequence[Agent]) -> list[tuple[Agent, Agent]]:
+    """Return agents of one row that lived at the same time.
+
+    At ZEGO the later one evicts the earlier when it joins; until then both may be there.
+    """
+    return doubled([_as_joined(agent) if agent["vendor"] == "zego" else agent for agent in agents])
+
+
+def _as_joined(agent: Agent) -> Agent:
+    return {**agent, "started_at": agent["joined_at"] or agent["started_at"]}
+
+
+def rows_of(customers: Collection[Customer]) -> list[Wished]:
+    """Return a row for each account and each wish."""
+    return [Wished(customer, wish) for customer in customers for wish in Wish]
+
+
+@asynccontextmanager
+async def open_drill(
+    url: str, folder: Path, customers: Collection[Customer]
+) -> AsyncIterator[Drill]:
+    """Set up a drill; end all its daemons when it closes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    async with open_scene(url, folder) as scene:
+        for table in scene.settings["accounts"].values():
+            table["call_timeout_ms"] = CALL_TIMEOUT_MS
+        scene.settings["leases"] = {"ttl_s": LEASE_S}
+        if not scene.on_sqlite:
+            scene.settings["database"]["pool_size"] = 4
+        yield Drill(scene, rows_of(customers))
+
+
+Round = Callable[[Blow], Awaitable[None]]
+
+
+async def run_all(blows: Sequence[Blow], drill_of: Round) -> None:
+    """Run a drill for each blow, several at a time; fail with what is wrong in each."""
+    wrong: dict[Blow, str] = {}
+    places = anyio.CapacityLimiter(AT_ONCE)
+
+    async def run_one(blow: Blow) -> None:
+        async with places:
+            try:
+                await drill_of(blow)
+            except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - told below
+                wrong[blow] = f"{type(error).__name__}: {error}"
+
+    async with anyio.create_task_group() as tasks:
+        for blow in blows:
+            tasks.start_soon(run_one, blow)
+    if wrong:
+        pytest.fail("\n\n".join(f"=== {blow}\n{text}" for blow, text in wrong.items()))
