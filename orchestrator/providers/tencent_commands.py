@@ -59,8 +59,8 @@ JsonText = Annotated[Any, AfterValidator(lambda value: None if value is None els
 class PushedText(SpecModel):
     """ServerPushText. StopAfterPlay ends the conversation after it; Priority 1 needs permission."""
 
-    Text: str = ""
-    Audio: str = ""
+    Text: str | None = None
+    Audio: str | None = None
     """Base64, one channel, at the TTS's sample rate. It goes before Text."""
     Interrupt: bool | None = None
     StopAfterPlay: bool | None = None

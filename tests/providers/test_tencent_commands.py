@@ -193,7 +193,7 @@ def test_what_the_vendor_takes(kind: Kind, payload: dict[str, Any]) -> None:
         (Kind.SAY, {"ServerPushText": {"Text": 5}}, ["payload.ServerPushText.Text"]),
         (Kind.SAY, {"Text": "hi", "Interrupt": 1}, ["payload.Interrupt"]),
         (Kind.SAY, {"Text": "hi", "DropMode": 2}, ["payload.DropMode"]),
-        (Kind.SAY, {"Text": "hi", "Priority": True}, []),
+        (Kind.SAY, {"Text": "hi", "Priority": True}, ["payload.Priority"]),
         (Kind.SAY, {"Text": "hi", "MetaInfo": "no json"}, ["payload.MetaInfo"]),
         (Kind.SAY, {"Text": "hi", "TaskId": TASK}, ["payload.TaskId"]),
         (Kind.SAY, {"Text": "hi", "Command": "InvokeLLM"}, ["payload.Command"]),
