@@ -30,13 +30,13 @@ from orchestrator.core.lane_decide import decide_lane
 from orchestrator.core.lane_evolve import announce_lane
 from orchestrator.core.model import Account
 from orchestrator.daemon.book import AccountRuntime, Book
+from orchestrator.daemon.claim import Present
 from orchestrator.daemon.limiter import Action, Ticket
 from orchestrator.daemon.stranger import account_name
 from orchestrator.providers.spec import resolve_secrets
-from orchestrator.store import accounts, lanes
+from orchestrator.store import accounts, lanes, rows
 from orchestrator.store.draft import Draft
 from orchestrator.store.engine import Connection
-from orchestrator.store.engine import now as database_now
 from orchestrator.store.lanes import HeldLane, LaneCandidate
 from orchestrator.store.reading import Read, read
 
@@ -91,12 +91,13 @@ def claim_lanes(
 ) -> ClaimedLanes:
     """Claim as many of these lanes as can be acted on."""
     before_ns = boot_ns()
-    now = database_now(connection)
+    now, standings = accounts.read_present(connection)
     anchor = Anchor(then=now, before_ns=before_ns, after_ns=boot_ns())
     lanes.ensure(connection, {(one.task_id, one.user_id) for one in candidates})
     ids = sorted({one.task_id for one in candidates})
     locked = [one.lane for one in lanes.lock_free(connection, ids, now)]
-    work = _LaneClaim(connection, desk, tickets, room, anchor)
+    present = Present(anchor=anchor, standings=standings)
+    work = _LaneClaim(connection, desk, tickets, room, present)
     work.run(locked)
     return work.claimed
 
@@ -110,14 +111,15 @@ class _LaneClaim:
         desk: LaneDesk,
         tickets: LaneTickets,
         room: Room,
-        anchor: Anchor,
+        present: Present,
     ) -> None:
         self.connection = connection
         self.desk = desk
         self.tickets = tickets
         self.room = room
-        self.anchor = anchor
-        self.now = anchor.then
+        self.anchor = present.anchor
+        self.standings = present.standings
+        self.now = present.anchor.then
         self.claimed = ClaimedLanes()
         self.draft = Draft(now=self.now)
         self.held: list[HeldLane] = []
@@ -128,20 +130,20 @@ class _LaneClaim:
     def run(self, locked: Sequence[Lane]) -> None:
         """Decide about each lane, and write what came of it."""
         ids = sorted({lane.task_id for lane in locked})
-        rows = {one.row.status.task_id: one for one in read(self.connection, ids, self.now)}
+        found = read(self.connection, rows.read_statuses(self.connection, ids), self.now)
+        tasks = {one.row.status.task_id: one for one in found}
         commands = _by_lane(lanes.read_commands(self.connection, ids, self.desk.command_ttl))
         ours = [(lane.task_id, lane.user_id) for lane in locked]
         known = [command.id for key in ours for command in commands.get(key, ())]
         self.cancelled = lanes.take_cancels(self.connection, known)
-        standings = accounts.read_standings(self.connection)
         for lane in locked:
-            one = rows.get(lane.task_id)
+            one = tasks.get(lane.task_id)
             name = account_name(one.row) if one is not None else ""
             mine = commands.get((lane.task_id, lane.user_id), ())
             if one is None or name not in self.desk.book.runtimes:
                 self._leave(lane, mine)
                 continue
-            account = self.desk.book.account(name, standings.get(name), None)
+            account = self.desk.book.account(name, self.standings.get(name), None)
             self._take(lane, mine, one, account)
         self._write()
 

@@ -153,7 +153,9 @@ class LaneScheduler:
         """Return whether no command of this kind of lane has a slot at present."""
         actions = self._actions(account, _kinds(listens))
         now_ns = boot_ns()
-        return bool(actions) and all(self._parts.limiter.opens_ns(a, keep_half=False) > now_ns for a in actions)
+        return bool(actions) and all(
+            self._parts.limiter.opens_ns(a, keep_half=False) > now_ns for a in actions
+        )
 
     # --- calls ---
 

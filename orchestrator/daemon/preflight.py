@@ -62,10 +62,33 @@ def check(
     problems = start.provider.problems(agent, spec)
     if problems:
         return _unfit("InvalidSpec", problems)
-    digest = blake2s(start.provider.body(agent, spec), digest_size=8).hexdigest()
-    if not agent.is_idle and agent.body_digest != digest:
+    named = replace(
+        agent,
+        body_digest=_digest(start.provider.body(agent, spec)),
+        fixed_digest=_digest(start.provider.fixed_body(agent, spec)),
+    )
+    if agent.is_known:
+        return named if named.fixed_digest == agent.fixed_digest else Changed()
+    if not agent.is_idle and agent.body_digest != named.body_digest:
         return Changed()
-    return _conflict(connection, start, spec, agent) or replace(agent, body_digest=digest)
+    return _conflict(connection, start, spec, agent) or named
+
+
+def fixed_digest(
+    provider: Provider, agent: Agent, spec: Any, secrets: Mapping[str, str]
+) -> str | None:
+    """Return what no update can change of a spec; null if the vendor would refuse it, or all."""
+    if not isinstance(spec, dict):
+        return None
+    resolved, unknown = resolve_secrets(spec, secrets)
+    if unknown or provider.problems(agent, resolved):
+        return None
+    fixed = provider.fixed_body(agent, resolved)
+    return None if fixed == provider.body(agent, resolved) else _digest(fixed)
+
+
+def _digest(body: bytes) -> str:
+    return blake2s(body, digest_size=8).hexdigest()
 
 
 def _draw(start: Start, spec: Spec, now: datetime) -> Agent:
