@@ -180,7 +180,7 @@ class Account:
         return self.signature_life if self.backdated else self.caps.signature_window
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """A row of `agent_task`, with its owner's heartbeat beside it."""
 
