@@ -1,6 +1,6 @@
 """What users say to running agents, as rows; and what of it reached the simulated vendor.
 
-Rule: the wire is judged by what the vendor saw (`/_sim/calls`), never by what the daemon says of it.
+Rule: the wire is judged by what the vendor saw (`/_sim/calls`), and not by what the daemon says.
 """
 
 import json
@@ -32,6 +32,8 @@ class Pressing:
     code: str
     fault: str | None
     handle: str
+    at: str
+    """When it reached the vendor, as ISO 8601."""
 
     @property
     def wire(self) -> Wire:
@@ -39,7 +41,7 @@ class Pressing:
 
     @property
     def had_effect(self) -> bool:
-        return not self.code and self.fault != "lose_request"
+        return not self.code
 
 
 def command(task_id: str, id_: str, kind: str, **columns: str) -> str:
@@ -103,7 +105,9 @@ async def states(scene: Scene, *ids: str, within_s: float = PATIENCE_S) -> list[
     return [row["state"] for row in await settled(scene, *ids, within_s=within_s)]
 
 
-async def verdicts(scene: Scene, *ids: str, within_s: float = PATIENCE_S) -> list[tuple[str, str]]:
+async def verdicts(
+    scene: Scene, *ids: str, within_s: float = PATIENCE_S
+) -> list[tuple[str, str | None]]:
     """Wait until these commands are settled; return the state and reason of each."""
     rows = await settled(scene, *ids, within_s=within_s)
     return [(row["state"], row["reason"]) for row in rows]
@@ -120,7 +124,7 @@ async def told(scene: Scene) -> str:
         ),
         "wire": [vars(one) for one in await pressings(scene)],
     }
-    lines = [f"{name}: {json.dumps(p, default=lambda v: dict(v) if isinstance(v, Mapping) else str(v))}" for name, p in parts.items()]
+    lines = [f"{name}: {json.dumps(part, default=str)}" for name, part in parts.items()]
     return "\n".join([*lines, scene.logs()])
 
 
@@ -132,7 +136,7 @@ async def lane_of(scene: Scene, task_id: str, user_id: str = "human") -> Row:
 
 
 async def pressings(scene: Scene) -> list[Pressing]:
-    """Return the listening calls that the vendor answered, or meant to, in its order."""
+    """Return the listening calls that the vendor read, in its order."""
     return [
         Pressing(
             action=call["action"],
@@ -140,9 +144,10 @@ async def pressings(scene: Scene) -> list[Pressing]:
             code=call["code"],
             fault=call["fault"],
             handle=call["ids"].get("task_id", ""),
+            at=call["at"],
         )
         for call in await scene.vendors.calls()
-        if call["action"] in {START, STOP}
+        if call["action"] in {START, STOP} and call["fault"] != "lose_request"
     ]
 
 
@@ -171,6 +176,36 @@ def assert_rising(everything: Sequence[Pressing]) -> None:
             assert later.sequence > earlier.sequence or later.wire == earlier.wire, ours
         had_effect = [one.sequence for one in ours if one.had_effect]
         assert had_effect == sorted(set(had_effect)), ours
+
+
+async def move(scene: Scene, task_id: str, user_id: str, do: str) -> None:
+    """Let a user publish in a task's room, and the like."""
+    await scene.vendors.move_user(WALKIE.name, f"room-{task_id}", user_id, do)
+
+
+async def wait_for_code(scene: Scene, code: str, count: int = 1) -> None:
+    """Wait until so many listening calls were answered with a code."""
+
+    async def look() -> bool | None:
+        found = [one for one in await pressings(scene) if one.code == code]
+        return True if len(found) >= count else None
+
+    async def awaited() -> str:
+        return f"{count} answers {code}\n{await told(scene)}"
+
+    await until(look, awaited)
+
+
+async def wait_until_seen(scene: Scene, id_: str) -> None:
+    """Wait until the daemon has looked at a command, whatever came of it."""
+
+    async def look() -> bool | None:
+        return True if (await spoken(scene, id_))["seen_at"] is not None else None
+
+    async def awaited() -> str:
+        return f"a look at {id_}\n{await told(scene)}"
+
+    await until(look, awaited)
 
 
 _COMMAND = "SELECT * FROM agent_command WHERE id = "
