@@ -7,12 +7,13 @@ Rule 3: the commands of a user are judged in their order, and no further than th
 still be sent: whether a release is too late depends on what becomes of its press.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from orchestrator.core.command import Command, CommandState, Kind
 from orchestrator.core.lane import (
+    Lane,
     LaneAction,
     LaneView,
     Numbering,
@@ -40,6 +41,21 @@ def decide_lane(view: LaneView) -> LaneAction:
         if verdicts:
             return _settle(view, verdicts)
     return _next(view)
+
+
+def settle_forgotten(lane: Lane, commands: Iterable[Command], now: datetime) -> Settle:
+    """Return the end of a lane whose task is deleted and forgotten: nothing of it is ever sent."""
+    ended = replace(lane.release(), listening=False)
+    return Settle(lane=ended, commands=tuple(_forget(command, now) for command in commands))
+
+
+def _forget(command: Command, now: datetime) -> Command:
+    reason, message = Reason.TASK_ENDED, "its task was deleted, and nothing of it runs"
+    if command.sent_at is not None:
+        reason, message = Reason.OUTCOME_UNKNOWN, "nobody knows if it was taken"
+    return replace(
+        command, state=CommandState.FAILED, reason=str(reason), message=message, done_at=now
+    )
 
 
 # --- what can never be sent

@@ -7,7 +7,7 @@ Rule 1: a lane without a slot or a place is left untouched, and no other lane wa
 Rule 2: nothing here knows the order of commands; `core.lane_decide` does.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -26,7 +26,7 @@ from orchestrator.core.lane import (
     Settle,
     situation_of,
 )
-from orchestrator.core.lane_decide import decide_lane
+from orchestrator.core.lane_decide import decide_lane, settle_forgotten
 from orchestrator.core.lane_evolve import announce_lane
 from orchestrator.core.model import Account
 from orchestrator.daemon.book import AccountRuntime, Book
@@ -79,6 +79,8 @@ class ClaimedLanes:
     """What a claim of lanes did."""
 
     orders: list[CommandOrder] = field(default_factory=list)
+    lacking: Counter[Action] = field(default_factory=Counter)
+    """Actions of commands that would have been sent, had there been a ticket for them."""
     written: int = 0
 
 
@@ -140,7 +142,10 @@ class _LaneClaim:
             one = tasks.get(lane.task_id)
             name = account_name(one.row) if one is not None else ""
             mine = commands.get((lane.task_id, lane.user_id), ())
-            if one is None or name not in self.desk.book.runtimes:
+            if one is None:
+                self._bury(lane, mine)
+                continue
+            if name not in self.desk.book.runtimes:
                 self._leave(lane, mine)
                 continue
             account = self.desk.book.account(name, self.standings.get(name), None)
@@ -197,8 +202,10 @@ class _LaneClaim:
         runtime = self.desk.book.runtimes[view.account.name]
         place = (view.account.name, view.lane.listens)
         name = runtime.provider.command_action(send.command) or ""
-        drawn = self.tickets.get(Action(account=view.account.name, name=name))
+        action = Action(account=view.account.name, name=name)
+        drawn = self.tickets.get(action)
         if self.room.get(place, 0) <= 0 or (drawn is not None and not drawn):
+            self.claimed.lacking[action] += 1
             self._keep_waiting(view, locked)
             return
         self.room[place] -= 1
@@ -228,6 +235,12 @@ class _LaneClaim:
         """Leave a lane without a slot untouched; only what was settled of it is written."""
         if view.lane is not locked:
             self.held.append(HeldLane(lane=view.lane, due_at=self.now))
+
+    def _bury(self, lane: Lane, commands: tuple[Command, ...]) -> None:
+        """Settle what is left of a task that is forgotten. Its history has gone before."""
+        end = settle_forgotten(lane, commands, self.now)
+        self.commands |= {command.id: command for command in end.commands}
+        self.held.append(HeldLane(lane=end.lane, due_at=None))
 
     def _leave(self, lane: Lane, commands: tuple[Command, ...]) -> None:
         """Leave the lane of a task that nobody here can call about: another daemon may."""

@@ -69,6 +69,8 @@ class LaneScheduler:
         self._parts = parts
         self._in_flight: Counter[tuple[str, bool]] = Counter()
         self._draining = False
+        self._lacking: Counter[Action] = Counter()
+        """What the last claim would have sent, had it had tickets for it."""
 
     def drain(self) -> None:
         """Claim nothing more. Commands in flight go on."""
@@ -94,15 +96,14 @@ class LaneScheduler:
     async def _pass(self, calls: TaskGroup) -> timedelta | None:
         """Do what can be done now. Return how long to rest, or null if there may be more."""
         seen = await self._parts.database.read(_look, self._blocked())
-        known = self._parts.desk.book.runtimes
-        candidates = [one for one in seen.candidates if one.account in known]
-        if not candidates:
+        if not seen.candidates:
             return self._rest(seen)
-        tickets = await self._draw(candidates)
+        wishes = self._wishes(seen.candidates) | self._lacking
+        tickets = await self._draw(seen.candidates, wishes)
         claimed = await self._parts.database.write(
             claim_lanes,
             self._parts.desk,
-            candidates,
+            seen.candidates,
             tickets,
             self._room(),
             work_class=WorkClass.LISTENING,
@@ -111,7 +112,9 @@ class LaneScheduler:
             self._in_flight[_place(order)] += 1
             calls.start_soon(self._send, order)
         await self._parts.limiter.give_back(t for left in tickets.values() for t in left)
-        return None if claimed.written else BLOCKED_WAIT
+        self._lacking = claimed.lacking
+        # What no ticket was drawn for is not to wait for the next look.
+        return None if claimed.written or claimed.lacking - wishes else BLOCKED_WAIT
 
     def _room(self) -> Room:
         names = self._parts.desk.book.names
@@ -129,13 +132,19 @@ class LaneScheduler:
         actions = {Action(account=account, name=name) for name in names if name is not None}
         return {action for action in actions if self._parts.limiter.is_limited(action)}
 
-    async def _draw(self, candidates: Sequence[LaneCandidate]) -> dict[Action, list[Ticket]]:
-        """Draw a slot for each lane, for what it will most likely send."""
+    def _wishes(self, candidates: Sequence[LaneCandidate]) -> Counter[Action]:
+        """Return a slot for each lane, for what it will most likely send."""
         wishes: Counter[Action] = Counter()
         for one in candidates:
             if one.account is not None:
                 kinds = _kinds(one.user_id != "") if one.kind is None else (one.kind,)
                 wishes.update(self._actions(one.account, kinds))
+        return wishes
+
+    async def _draw(
+        self, candidates: Sequence[LaneCandidate], wishes: Counter[Action]
+    ) -> dict[Action, list[Ticket]]:
+        """Draw as many of these slots as there are, for the accounts of these lanes."""
         accounts = {one.account for one in candidates if one.account is not None}
         every = {action for name in accounts for action in self._actions(name, tuple(Kind))}
         return {
@@ -145,6 +154,7 @@ class LaneScheduler:
 
     def _blocked(self) -> Blocked:
         return Blocked(
+            known=self._parts.desk.book.names,
             listening=[n for n in self._parts.desk.book.names if self._is_closed(n, listens=True)],
             others=[n for n in self._parts.desk.book.names if self._is_closed(n, listens=False)],
         )

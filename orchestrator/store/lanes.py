@@ -66,12 +66,13 @@ _columns = (agent_command.c.task_id, _lane_user, agent_status.c.account, agent_c
 
 
 def _unblocked(listens: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Leave out the lanes of accounts whose calls of this kind have no slot at present."""
+    """Leave out the lanes of others' accounts, and those whose calls have no slot at present."""
     waits = or_(
         and_(listens, one_of(agent_status.c.account, "no_listening")),
         and_(~listens, one_of(agent_status.c.account, "no_others")),
     )
-    return or_(agent_status.c.account.is_(None), ~waits)
+    is_ours = one_of(agent_status.c.account, "known")
+    return or_(agent_status.c.account.is_(None), and_(is_ours, ~waits))
 
 
 _joined = agent_command.outerjoin(lane, _with_lane).outerjoin(
@@ -111,8 +112,9 @@ _NEXT_DUE = select(func.min(lane.c.due_at)).where(lane.c.due_at.is_not(None))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocked:
-    """Accounts whose commands have no slot at present."""
+    """The daemon's accounts, and those of them whose commands have no slot at present."""
 
+    known: Sequence[str]
     listening: Sequence[str] = ()
     others: Sequence[str] = ()
 
@@ -122,6 +124,7 @@ def peek(connection: Connection, now: datetime, most: int, blocked: Blocked) -> 
     values = {
         "now": now,
         "most": most,
+        "known": list(blocked.known),
         "no_listening": list(blocked.listening),
         "no_others": list(blocked.others),
     }
