@@ -222,7 +222,7 @@ class _Claim:
 
     def _take(self, one: Read) -> None:
         """Bring one row up to date, and do the next thing for it."""
-        step = absorb(abandon(self._with_digest(one)), one.changes, self.now)
+        step = absorb(abandon(preflight.measure(one, self.desk.book)), one.changes, self.now)
         if one.unreadable:
             step = _then(step, fail(step.row, "Unreadable", one.unreadable, self.now))
         name = account_name(step.row)
@@ -240,20 +240,6 @@ class _Claim:
                 self._call(one, step, call, account)
             case other:
                 assert_never(other)
-
-    def _with_digest(self, one: Read) -> Row:
-        """Let a changed spec tell whether the agent that runs can be brought to it in place."""
-        row = one.row
-        newest = row.wanted[-1] if row.wanted else None
-        runtime = self.desk.book.runtimes.get(row.task.account) if row.task else None
-        if row.task is None or newest is None or runtime is None or one.spec is UNREAD:
-            return row
-        if not newest.is_known:
-            return row
-        provider = runtime.provider.at(newest.site)
-        secrets = self.desk.book.secrets
-        digest = preflight.fixed_digest(provider, newest, one.spec, secrets)
-        return replace(row, task=replace(row.task, fixed_digest=digest))
 
     def _call(self, one: Read, step: Step, call: Call, account: Account) -> None:
         if self.room.get((account.name, call.work_class), 0) <= 0:

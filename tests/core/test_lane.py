@@ -21,7 +21,13 @@ from orchestrator.core.lane import (
     is_awaited,
     situation_of,
 )
-from orchestrator.core.lane_decide import CLOSING_TRIES, NET, YIELDING_TRIES, decide_lane
+from orchestrator.core.lane_decide import (
+    CLOSING_TRIES,
+    NET,
+    YIELDING_TRIES,
+    decide_lane,
+    settle_forgotten,
+)
 from orchestrator.core.lane_evolve import announce_lane
 from orchestrator.core.model import Row
 from tests.core.builders import NOW, S, known, row, unknown
@@ -419,3 +425,17 @@ def test_every_broken_invariant_has_a_sentence(of: Lane, held: Command, sentence
 
 def test_a_running_situation_has_its_agent() -> None:
     assert RUNNING.agent is not None
+
+
+# --- a task that is forgotten
+
+
+def test_a_forgotten_lane_is_settled_unsent_and_says_what_nobody_knows() -> None:
+    busy, sent = in_flight(START, 5)
+    ended = settle_forgotten(busy, [sent, command(STOP, 6)], NOW)
+    assert (ended.lane.command_id, ended.lane.listening) == (None, False)
+    assert ended.lane.last_sequence == 5
+    assert [(c.state, c.reason, c.done_at) for c in ended.commands] == [
+        (CommandState.FAILED, Reason.OUTCOME_UNKNOWN, NOW),
+        (CommandState.FAILED, Reason.TASK_ENDED, NOW),
+    ]
