@@ -92,8 +92,10 @@ async def test_a_change_that_asks_for_another_agent(scene: Scene) -> None:
         await scene.wait(edit.name, phase="running", incarnation=2)
         ledger = await scene.ledger(edit.name)
         assert [agent["ended_at"] for agent in ledger] == [GIVEN, None]
-        reasons = {event["code"] for event in await history(scene, edit.name, "ended")}
-        assert not reasons or "superseded" in reasons
+        wishes = [event["action"] for event in await history(scene, edit.name, "wish")]
+        assert wishes == ["insert", "spec"]
+        turns = {event["phase_after"]: event for event in await history(scene, edit.name, "phase")}
+        assert turns["stopping"]["message"] == "superseded"
     agents = await scene.vendors.agents()
     assert len(agents) == 2 * len(ANEW)
     assert doubled(agents) == []
