@@ -141,7 +141,7 @@ async def _talk(setup: Setup, board: Board) -> None:
 async def _settled(setup: Setup, id_: str) -> str:
     """Wait for the end of a command: it expires by itself, if nothing else becomes of it."""
     state = None
-    while state is None:  # noqa: ASYNC110 - a row has no event
+    while state is None:
         await anyio.sleep(0.01)
         state = await setup.database.read(demo.settled_state, id_)
     return state
