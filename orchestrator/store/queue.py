@@ -199,6 +199,7 @@ _KINDS = (
     (WorkClass.STOP, Verb.FIND),
     (WorkClass.STOP, Verb.KICK),
     (WorkClass.START, Verb.START),
+    (WorkClass.START, Verb.UPDATE),
     (WorkClass.OBSERVE, Verb.POLL),
 )
 _kinds = union_all(
