@@ -5,18 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.model import Verb
 from tests.resilience.conftest import MakeDatabase
-from tests.resilience.drill import SENT, STEPS, Blow, open_drill, run_all
+from tests.resilience.drill import STEPS, Blow, open_drill, run_all
 
 pytestmark = pytest.mark.anyio
 
-BLOWS = [
-    Blow(step, verb, signal.SIGKILL)
-    for verb in (Verb.START, Verb.STOP, Verb.FIND, Verb.KICK)
-    for step in STEPS
-    if step != SENT or verb in {Verb.START, Verb.STOP}
-]
+BLOWS = [Blow(step, verb, signal.SIGKILL) for verb, steps in STEPS.items() for step in steps]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
