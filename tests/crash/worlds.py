@@ -85,19 +85,18 @@ class World:
         await until(is_there, daemon.describe, PATIENCE_S)
         return daemon
 
-    async def wait_sprung(self, daemon: Daemon) -> None:
-        """Wait until the daemon has killed or frozen itself."""
+    async def wait_sprung(self, *daemons: Daemon) -> Daemon:
+        """Wait until one of these daemons has killed or frozen itself; return it."""
 
-        async def look() -> bool | None:
-            sprung = self.trap.with_suffix(".sprung").exists()
-            return True if sprung and process_state(daemon.pid) in "TZ" else None
+        async def look() -> Daemon | None:
+            if not self.trap.with_suffix(".sprung").exists():
+                return None
+            return next((one for one in daemons if process_state(one.pid) in "TZ"), None)
 
         async def awaited() -> str:
             return f"a trap to spring\n{await self.describe()}"
 
-        await until(look, awaited, PATIENCE_S)
-        if process_state(daemon.pid) == "Z":
-            daemon.process.wait()
+        return await until(look, awaited, PATIENCE_S)
 
     async def change_minds(self) -> None:
         """Let every user wish what its row says; one that shall run has been stopped meanwhile."""
