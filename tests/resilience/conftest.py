@@ -1,5 +1,6 @@
-"""Databases for tests that need several at once: each drill has one of its own."""
+"""Scenes as in the daemon's tests, and databases for tests that need several at once."""
 
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from uuid import uuid4
@@ -8,6 +9,10 @@ import anyio
 import asyncpg
 import pytest
 from sqlalchemy.engine import make_url
+
+from tests.daemon.conftest import postgres_scene, scene, sqlite_scene
+
+__all__ = ["MakeDatabase", "make_database", "postgres_scene", "scene", "sqlite_scene"]
 
 MakeDatabase = Callable[[str], Awaitable[str]]
 
@@ -28,9 +33,7 @@ async def make_database(
     async def make(kind: str) -> str:
         name = f"orc_drill_{uuid4().hex[:12]}"
         if kind == "sqlite":
-            path = tmp_path / f"{name}.db"
-            path.write_bytes(sqlite_template.read_bytes())
-            return f"sqlite:///{path}"
+            return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / f'{name}.db')}"
         async with turn:
             await server.execute(f'CREATE DATABASE "{name}" TEMPLATE "{postgres_template}"')
         made.append(name)

@@ -5,11 +5,9 @@ each wish that its user may come to while nobody works. Its times are as short a
 allows, and they are real: the simulated vendors refuse a signature that has run out.
 """
 
-import json
 import signal
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,14 +18,12 @@ import anyio
 import pytest
 
 from orchestrator.core.model import Verb
-from tests.daemon.application import Row, delete_task, quoted, update_task
+from tests.daemon.application import delete_task, quoted, update_task
 from tests.daemon.customers import TENCENT, VOLCENGINE, VOLCENGINE_FIRST, ZEGO, Customer
 from tests.daemon.running import Daemon, Scene, open_scene, task, until
-from tests.daemon.vendors import Agent, doubled
+from tests.resilience.convergence import PATIENCE_S, describe, wait_converged
 
 PUPPET = Path(__file__).with_name("puppet.py")
-PATIENCE_S = 60.0
-"""Several horizons, on a machine that has other things to do."""
 LEASE_S = 3
 CALL_TIMEOUT_MS = 800
 HANGS_MS = 60_000
@@ -70,8 +66,14 @@ class Wished:
         return f"{self.customer.name}-{self.wish}"
 
     @property
-    def runs_in_the_end(self) -> bool:
-        return self.wish in {Wish.RUN, Wish.AGAIN}
+    def phase_in_the_end(self) -> str | None:
+        match self.wish:
+            case Wish.RUN | Wish.AGAIN:
+                return "running"
+            case Wish.STOP:
+                return "stopped"
+            case Wish.DELETE:
+                return None
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class Drill:
             await self._hold_replies({c.start: len(Wish) for c in blow.customers})
         await self.insert()
         daemon = self.launch(blow)
-        await self._wait_struck(daemon, blow)
+        await self.wait_struck(daemon, blow)
         if not self.holds_lock(blow):
             await self.change_minds()
         return daemon
@@ -168,7 +170,7 @@ class Drill:
         if blow.step == SENT:
             await self._hold_replies({c.stop: len(Wish) - 1 for c in blow.customers})
         await self.change_minds()
-        await self._wait_struck(daemon, blow)
+        await self.wait_struck(daemon, blow)
         return daemon
 
     async def _strike_unknown(self, blow: Blow) -> Daemon:
@@ -179,9 +181,9 @@ class Drill:
         if blow.verb is Verb.KICK:  # only what is not wanted any more is kicked
             await self.scene.wait_for_faults()
             await self.change_minds()
-            await self._wait_struck(daemon, blow)
+            await self.wait_struck(daemon, blow)
             return daemon
-        await self._wait_struck(daemon, blow)
+        await self.wait_struck(daemon, blow)
         if not self.holds_lock(blow):
             await self.change_minds()
         return daemon
@@ -195,7 +197,8 @@ class Drill:
         for action, count in calls.items():
             await self.scene.vendors.script(action, "delay_reply", n=count, ms=HANGS_MS)
 
-    async def _wait_struck(self, daemon: Daemon, blow: Blow) -> None:
+    async def wait_struck(self, daemon: Daemon, blow: Blow) -> None:
+        """Wait until a daemon is killed or frozen; strike it if only the vendor knows the step."""
         if blow.step == SENT:
             await self.scene.wait_for_faults()
             daemon.process.send_signal(blow.signal)
@@ -211,7 +214,7 @@ class Drill:
     # --- time ---
 
     async def wait_seconds(self, seconds: int) -> None:
-        """Wait until the database's clock has gone on by so much: no event tells of a lease's end."""
+        """Wait until the database's clock has gone on: no event tells of a lease's end."""
         app = self.scene.app
         (begun,) = await app.read(f"SELECT {app.in_seconds(seconds)} AS ends_at")
 
@@ -245,67 +248,16 @@ class Drill:
         await until(look, awaited, PATIENCE_S)
 
     async def wait_converged(self) -> None:
-        """Wait until the rows are as their users want, with evidence; then ask the vendors."""
-
-        async def look() -> bool | None:
-            return None if await self._find_unsettled() else True
-
-        async def awaited() -> str:
-            return f"{await self._find_unsettled()}\n{await self.describe()}"
-
-        await until(look, awaited, PATIENCE_S)
-        await self.check_world()
-
-    async def _find_unsettled(self) -> list[str]:
-        """Return what is not yet as it has to be in the end, by the rows alone."""
-        phases = {row["task_id"]: row["phase"] for row in await self.scene.app.read(_PHASES)}
-        ends = {Wish.DELETE: None, Wish.STOP: "stopped"}
-        wanted = {row.id: ends.get(row.wish, "running") for row in self.rows}
-        wrong = [f"{id_} is {phases.get(id_)}" for id_ in wanted if phases.get(id_) != wanted[id_]]
-        if wrong:
-            return wrong
-        alive = Counter(row["task_id"] for row in await self.scene.app.read(_OPEN))
-        expected = Counter({row.id: 1 for row in self.rows if row.runs_in_the_end})
-        changes = await self.scene.app.read("SELECT seq FROM task_change")
-        return [f"open in the ledger: {alive}"] * (alive != expected) + ["changes"] * bool(changes)
-
-    async def check_world(self) -> None:
-        """Compare the vendors' world with the rows, now and at every instant of the past."""
-        agents = await self.scene.vendors.agents()
-        live = {_room_and_handle(agent) for agent in agents if agent["live"]}
-        open_ = await self.scene.app.read(_OPEN)
-        known = {(f"room-{row['task_id']}", row["vendor_task_id"]) for row in open_}
-        wrong = {
-            "doubled": together(agents),
-            "unproven": await self.scene.app.read(_UNPROVEN),
-            "unknown": live - known,
-            "gone": known - live,
-        }
-        if any(wrong.values()):
-            pytest.fail(f"{wrong}\n{await self.describe()}")
+        """Wait until the rows are as their users want, and the vendors' world is as the rows."""
+        await wait_converged(self.scene, {row.id: row.phase_in_the_end for row in self.rows})
 
     async def describe(self) -> str:
-        """Return all there is to know, for a failure."""
-        parts: dict[str, Sequence[Row]] = {
-            "rows": await self.scene.app.read("SELECT * FROM agent_status"),
-            "ledger": await self.scene.app.read("SELECT * FROM vendor_agent ORDER BY task_id"),
-            "history": await self.scene.app.read("SELECT * FROM agent_event ORDER BY id"),
-            "agents": await self.scene.vendors.agents(),
-        }
-        told = [f"{name}:{_lines(part)}" for name, part in parts.items()]
-        return "\n".join([*told, self.scene.logs()])
+        return await describe(self.scene)
 
 
 _STRUCK = {signal.SIGKILL: "Z", signal.SIGSTOP: "T"}
 _PHASES = "SELECT task_id, phase FROM agent_status"
-_OPEN = "SELECT task_id, vendor_task_id FROM vendor_agent WHERE ended_at IS NULL"
 _CALLS_BY = "SELECT id FROM agent_event WHERE event = 'call' AND actor = "
-_UNPROVEN = "SELECT * FROM vendor_agent WHERE ended_at IS NOT NULL AND evidence IS NULL"
-
-
-def _lines(rows: Sequence[Row]) -> str:
-    shown = ({k: v for k, v in row.items() if v is not None} for row in rows)
-    return "".join(f"\n  {json.dumps(row, default=str)}" for row in shown)
 
 
 def state_of(daemon: Daemon) -> str:
@@ -315,26 +267,18 @@ def state_of(daemon: Daemon) -> str:
     return Path(f"/proc/{daemon.pid}/stat").read_text("ascii").rpartition(")")[2].split()[0]
 
 
-def together(agents: Sequence[Agent]) -> list[tuple[Agent, Agent]]:
-    """Return agents of one row that lived at the same time.
-
-    At ZEGO the later one evicts the earlier when it joins; until then both may be there.
-    """
-    return doubled([_as_joined(agent) if agent["vendor"] == "zego" else agent for agent in agents])
-
-
-def _as_joined(agent: Agent) -> Agent:
-    return {**agent, "started_at": agent["joined_at"] or agent["started_at"]}
-
-
-def _room_and_handle(agent: Agent) -> tuple[str, str]:
-    """Return where an agent is, and the handle; version 2024-06-01 of Volcengine's gives none."""
-    return agent["room_id"], agent["handle"] or agent["agent_user_id"]
-
-
 def rows_of(customers: Collection[Customer]) -> list[Wished]:
     """Return a row for each account and each wish."""
     return [Wished(customer, wish) for customer in customers for wish in Wish]
+
+
+def shorten(scene: Scene) -> None:
+    """Let calls and leases end soon, and each daemon have few connections."""
+    for table in scene.settings["accounts"].values():
+        table["call_timeout_ms"] = CALL_TIMEOUT_MS
+    scene.settings["leases"] = {"ttl_s": LEASE_S}
+    if not scene.on_sqlite:
+        scene.settings["database"]["pool_size"] = 4
 
 
 @asynccontextmanager
@@ -342,13 +286,9 @@ async def open_drill(
     url: str, folder: Path, customers: Collection[Customer]
 ) -> AsyncIterator[Drill]:
     """Set up a drill; end all its daemons when it closes."""
-    folder.mkdir(parents=True, exist_ok=True)
+    await anyio.Path(folder).mkdir(parents=True, exist_ok=True)
     async with open_scene(url, folder) as scene:
-        for table in scene.settings["accounts"].values():
-            table["call_timeout_ms"] = CALL_TIMEOUT_MS
-        scene.settings["leases"] = {"ttl_s": LEASE_S}
-        if not scene.on_sqlite:
-            scene.settings["database"]["pool_size"] = 4
+        shorten(scene)
         yield Drill(scene, rows_of(customers))
 
 

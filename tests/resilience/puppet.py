@@ -1,4 +1,4 @@
-"""The real daemon, which sends itself a signal at a named step: `puppet.py CONFIG STEP VERB SIGNAL`.
+"""The real daemon, which strikes itself at a named step: `puppet.py CONFIG STEP VERB SIGNAL`.
 
 Nothing of it is replaced: two seams are wrapped, the transactions that the daemon runs and the
 moment before a request is written. At the step of a call of that kind the thread that is there
@@ -130,8 +130,8 @@ def watch_requests(trap: Trap) -> None:
         trap.reach("leaving", {_calling.get()})
         return await send(request, connection)
 
-    Gateway.carry_out = watched_call  # type: ignore[method-assign]  # there is no other door
-    aiohttp.ClientRequest.send = watched_send  # type: ignore[method-assign]  # nor here
+    Gateway.carry_out = watched_call  # type: ignore[assignment, method-assign]  # there is no other door
+    aiohttp.ClientRequest.send = watched_send  # type: ignore[assignment, method-assign]  # nor here
 
 
 async def serve(setup: Setup) -> None:
