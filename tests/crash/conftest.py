@@ -1,5 +1,6 @@
 """Databases for tests that need several at once: each world has one of its own."""
 
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from uuid import uuid4
@@ -29,8 +30,7 @@ async def make_database(
     async def make(kind: str) -> str:
         name = f"orc_crash_{uuid4().hex[:12]}"
         if kind == "sqlite":
-            path = tmp_path / f"{name}.db"
-            path.write_bytes(sqlite_template.read_bytes())
+            path = shutil.copyfile(sqlite_template, tmp_path / f"{name}.db")
             return f"sqlite:///{path}"
         copy = f'CREATE DATABASE "{name}" TEMPLATE "{postgres_template}" STRATEGY file_copy'
         async with turn:

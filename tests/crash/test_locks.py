@@ -110,7 +110,9 @@ async def test_a_forgotten_transaction_delays_no_stop(
             forgotten = user.transaction()
             await forgotten.start()
             await user.execute(update_task(held.id, priority="5"))
-            await world.scene.app.write(*(update_task(one.id, desired_state="'stopped'") for one in others))
+            await world.scene.app.write(
+                *(update_task(one.id, desired_state="'stopped'") for one in others)
+            )
             for one in others:
                 await world.scene.wait(one.id, within_s=5, phase="stopped", end_reason="requested")
             await world.scene.wait(held.id, within_s=8, phase="stopped", end_reason="deadline")
@@ -228,7 +230,7 @@ def pause_locks(database: Database) -> None:
 
     @event.listens_for(database._stop.sync_engine, "before_cursor_execute", retval=True)
     @event.listens_for(database._rest.sync_engine, "before_cursor_execute", retval=True)
-    def pause(  # noqa: PLR0917 - SQLAlchemy's signature
+    def pause(
         _connection: object, _cursor: object, statement: str, parameters: object, *_rest: object
     ) -> tuple[str, object]:
         if "FOR UPDATE OF agent_status" in statement:
@@ -248,5 +250,3 @@ async def wait_paused(user: "asyncpg.Connection[asyncpg.Record]") -> None:
         return "a claim that waits between snapshot and lock"
 
     await until(look, awaited)
-
-

@@ -2,9 +2,7 @@
 
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import anyio
@@ -12,7 +10,7 @@ import pytest
 from anyio import to_thread
 
 from tests.crash.conftest import MakeDatabase
-from tests.crash.worlds import PATIENCE_S, Wish, Wished, World, open_world
+from tests.crash.worlds import PATIENCE_S, Wish, Wished, World, launch, open_world
 from tests.daemon.application import delete_task
 from tests.daemon.customers import TENCENT, VOLCENGINE, ZEGO, Customer
 from tests.daemon.running import Daemon, until
@@ -22,7 +20,7 @@ pytestmark = pytest.mark.anyio
 SENDER = Path(__file__).with_name("sender.py")
 TAKEN_OVER = (VOLCENGINE, TENCENT, ZEGO)
 
-WakeZombie = Callable[[Customer, Wish], Awaitable[None]]
+WakeZombie = Callable[[Customer, Wish], Coroutine[None, None, None]]
 
 
 async def test_a_start_sent_by_a_zombie_while_its_signature_is_good(
@@ -46,7 +44,8 @@ async def test_a_start_sent_by_a_zombie_while_its_signature_is_good(
                 arrived.append(len(await world.scene.vendors.calls(customer.start)))
 
     await at_once(wake)
-    print(f"zombies' starts that arrived: {sum(arrived)} of {len(arrived)}")  # noqa: T201 - for people
+    # What a woken process writes may die with the connection that its deadline resets at once.
+    assert any(arrived), "no zombie's start reached its vendor: nothing was tested"
 
 
 async def test_a_start_sent_by_a_zombie_after_its_signature_ran_out(
@@ -107,7 +106,7 @@ async def test_bytes_that_had_not_arrived_die_with_their_sender() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         port = listener.getsockname()[1]
-        process = subprocess.Popen([sys.executable, str(SENDER), str(port)])
+        process = launch(SENDER, str(port))
         peer, _ = await to_thread.run_sync(listener.accept)
         with peer:
             await wait_stuck(peer)
