@@ -28,7 +28,7 @@ CALLS_BETWEEN = 25
 MANY = 50
 MANY_LEASE_S = 8
 """Long enough for all of them to be asked before the first is given up."""
-MARGIN_S = 8.0
+MARGIN_S = 12.0
 """For the next daemon to start, and a machine that has other things to do."""
 
 
