@@ -14,7 +14,7 @@ SOURCES := orchestrator migrations tests benchmarks
 SEEDS := 200
 # The tests of the pure core cover it whole by themselves; the others wait more than they work.
 PURE := tests/core tests/providers
-WORKERS := 4
+WORKERS := 3
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check fmt fmt-check lint types arch tidy sim mutants bench lock clean
