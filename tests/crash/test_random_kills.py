@@ -19,7 +19,7 @@ from tests.daemon.running import task, until
 
 pytestmark = pytest.mark.anyio
 
-SEEDS = int(os.environ.get("ORCHESTRATOR_CRASH_SEEDS", "2"))
+SEEDS = int(os.environ.get("ORCHESTRATOR_CRASH_SEEDS", "1"))
 ROWS = 60
 KILLS = 6
 CALLS_BETWEEN = 40
