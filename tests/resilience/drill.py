@@ -65,6 +65,19 @@ class Wished:
     def id(self) -> str:
         return f"{self.customer.name}-{self.wish}"
 
+    def change(self) -> tuple[str, ...]:
+        """Return what the user writes."""
+        stop = update_task(self.id, desired_state="'stopped'")
+        match self.wish:
+            case Wish.RUN:
+                return ()
+            case Wish.STOP:
+                return (stop,)
+            case Wish.DELETE:
+                return (delete_task(self.id),)
+            case Wish.AGAIN:
+                return (stop, update_task(self.id, desired_state="'running'"))
+
     @property
     def phase_in_the_end(self) -> str | None:
         match self.wish:
@@ -112,18 +125,8 @@ class Drill:
         await self.scene.app.write(*(task(row.customer, row.id) for row in self.rows))
 
     async def change_minds(self) -> None:
-        """Let every user come to want what the row says."""
-        for row in self.rows:
-            match row.wish:
-                case Wish.RUN:
-                    pass
-                case Wish.STOP:
-                    await self.scene.app.write(update_task(row.id, desired_state="'stopped'"))
-                case Wish.DELETE:
-                    await self.scene.app.write(delete_task(row.id))
-                case Wish.AGAIN:
-                    await self.scene.app.write(update_task(row.id, desired_state="'stopped'"))
-                    await self.scene.app.write(update_task(row.id, desired_state="'running'"))
+        """Let every user come to want what the row says, all at once."""
+        await self.scene.app.write(*(said for row in self.rows for said in row.change()))
 
     # --- daemons ---
 
