@@ -3,14 +3,14 @@
 import signal
 import socket
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 
-import anyio
 import pytest
 from anyio import to_thread
 
 from tests.crash.conftest import MakeDatabase
-from tests.crash.worlds import PATIENCE_S, Wish, Wished, World, launch, open_world
+from tests.crash.worlds import PATIENCE_S, Wish, Wished, World, launch, open_world, run_side_by_side
 from tests.daemon.application import delete_task
 from tests.daemon.customers import TENCENT, VOLCENGINE, ZEGO, Customer
 from tests.daemon.running import Daemon, until
@@ -147,10 +147,12 @@ async def wait_stuck(peer: socket.socket) -> None:
 
 async def at_once(wake: WakeZombie) -> None:
     """Run a world for each vendor and wish at the same time."""
-    async with anyio.create_task_group() as worlds:
-        for customer in TAKEN_OVER:
-            for wish in (Wish.RUN, Wish.DELETE):
-                worlds.start_soon(wake, customer, wish)
+    works = {
+        f"{customer.name}-{wish}": partial(wake, customer, wish)
+        for customer in TAKEN_OVER
+        for wish in (Wish.RUN, Wish.DELETE)
+    }
+    await run_side_by_side(works)
 
 
 async def freeze_before_sending(world: World) -> Daemon:

@@ -8,7 +8,7 @@ are real: the simulated vendors enforce the life of a signature.
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -242,6 +242,24 @@ def every_wish(customers: Sequence[Customer], copies: int = 1) -> list[Wished]:
         for wish in Wish
         for n in range(copies)
     ]
+
+
+async def run_side_by_side(works: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
+    """Run worlds at the same time, each to its end; then raise what went wrong in any."""
+    failures: list[Exception] = []
+
+    async def run(name: str, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as failure:  # noqa: BLE001 - raised below, when the others have ended
+            failure.add_note(f"in the world {name}")
+            failures.append(failure)
+
+    async with anyio.create_task_group() as worlds:
+        for name, work in works.items():
+            worlds.start_soon(run, name, work)
+    if failures:
+        raise ExceptionGroup("worlds that ended wrong", failures)
 
 
 @asynccontextmanager
