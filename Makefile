@@ -14,7 +14,9 @@ SOURCES := orchestrator migrations tests benchmarks
 SEEDS := 200
 # The tests of the pure core cover it whole by themselves; the others wait more than they work.
 PURE := tests/core tests/providers
-WORKERS := 4
+# Each of these starts a dozen daemons of its own and kills or freezes them: one at a time.
+APART := tests/crash
+WORKERS := 3
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check fmt fmt-check lint types arch tidy sim mutants bench lock clean
@@ -54,7 +56,8 @@ ifeq ($(strip $(PYTEST_ARGS)),)
 	@$(PY) -m coverage run -m pytest --quiet $(PURE)
 	@$(PY) -m coverage report --fail-under=100 --skip-covered --show-missing \
 	  --include='orchestrator/core/*,orchestrator/providers/*'
-	@$(PY) -m pytest --numprocesses $(WORKERS) --dist worksteal $(addprefix --ignore=,$(PURE))
+	@$(PY) -m pytest --numprocesses $(WORKERS) --dist worksteal $(addprefix --ignore=,$(PURE) $(APART))
+	@$(PY) -m pytest $(APART)
 else
 	@$(PY) -m pytest $(PYTEST_ARGS)
 endif

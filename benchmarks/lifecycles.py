@@ -50,7 +50,7 @@ async def measure(setting: Setting, kind: Kind, scale: Scale) -> list[Figure]:
         floors.append(await run_floor(config, scale.seconds))
         await setting.vendors.begin_anew()
         daemons.append(await _run_daemon(setting, kind, scale))
-    ratios = [100 * one / floor for one, floor in zip(daemons, floors, strict=True)]
+    ratios = [100 * one / floor for one, floor in zip(daemons, floors, strict=True) if floor]
     return [
         Figure("floor, lifecycles/s", say_median(floors, ".0f")),
         Figure("daemon, lifecycles/s", say_median(daemons, ".0f")),

@@ -46,6 +46,9 @@ from orchestrator.wake.fan import Fan, Seat
 
 RETRY_FIRST_S: Final = 0.2
 RETRY_LAST_S: Final = 5.0
+SETTLE_LAST_S: Final = 5.0
+"""After the calls' last while: for what they came to. A database that is away ends no sooner."""
+SIGN_OFF_S: Final = 5.0
 GARBAGE_THRESHOLD: Final = 20_000
 """Objects made and not freed before the collector looks for cycles; Python's own is 700."""
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -170,8 +173,9 @@ def _renew(connection: Connection, renewed: daemons.Renewed) -> None:
 
 async def _end(setup: Setup, begun: _Begun) -> None:
     try:
-        await setup.database.write(daemons.sign_off, begun.daemon_id)
-    except DatabaseAway:
+        with anyio.fail_after(SIGN_OFF_S):
+            await setup.database.write(daemons.sign_off, begun.daemon_id)
+    except (DatabaseAway, TimeoutError):
         log.warning("database_away", message="the daemon's row stays until it is old")
     log.info("stopped", daemon=setup.name)
 
@@ -202,6 +206,7 @@ class _Daemon:
             book=self.book,
             redact=setup.redact,
         )
+        self.working = anyio.CancelScope()
 
     async def serve(self, signals: AsyncIterator[signal.Signals]) -> None:
         """Run everything, until it is asked to stop and what was begun is done."""
@@ -218,7 +223,10 @@ class _Daemon:
                 aside.start_soon(self._watch, signals, loops)
                 for work in (janitor.beat, janitor.sweep, janitor.prune):
                     aside.start_soon(work)
-                await self._work(loops)
+                with self.working:
+                    await self._work(loops)
+                if self.working.cancelled_caught:
+                    log.warning("cut_off", message="what was not settled is left announced")
                 aside.cancel_scope.cancel()
 
     async def _work(self, loops: _Loops) -> None:
@@ -240,6 +248,7 @@ class _Daemon:
             else:
                 loops.tasks.drain()
                 loops.lanes.drain()
+                self._limit_work()
 
     async def _reload(self) -> None:
         """Read the configuration again; if it is wrong, say so and go on with the old one."""
@@ -254,6 +263,11 @@ class _Daemon:
         renewed = daemons.Renewed(daemon_id=self.begun.daemon_id, accounts=names)
         await _until_reachable(lambda: self.setup.database.write(_renew, renewed))
         log.info("reloaded", accounts=names)
+
+    def _limit_work(self) -> None:
+        """Bound the time until the end, whatever is away: a second signal changes nothing."""
+        most_s = self.setup.shutdown_timeout.total_seconds() + SETTLE_LAST_S
+        self.working.deadline = min(self.working.deadline, anyio.current_time() + most_s)
 
     def _limit(self, calls: TaskGroup) -> None:
         """Give calls in flight a last while; a call that is cut off stays announced."""

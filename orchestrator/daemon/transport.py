@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from types import MappingProxyType, TracebackType
 from typing import Final, Self, cast
 
@@ -340,6 +341,7 @@ def _describe(error: Exception) -> str:
     return text[:_MAX_MESSAGE_CHARS]
 
 
+@lru_cache(maxsize=16)  # a busy vendor says the same second in many answers
 def _parse_date(text: str) -> datetime | None:
     """Return the time of a `Date` header, UTC, or None if it is none (RFC 9110, 5.6.7)."""
     try:

@@ -92,22 +92,27 @@ def resolve_secrets(
     def resolve(part: Any, path: Path) -> Any:
         if len(path) > MAX_DEPTH:
             return part  # `problems` says so
+        # By type first: a pattern of keys asks the mapping's abstract class, at each value.
         match part:
-            case {"$secret": name} if len(part) == 1 and isinstance(name, str) and name in secrets:
-                return ResolvedSecret(secrets[name])
-            case {"$secret": name}:
-                expected = "a secret that the configuration has under [secrets]"
-                named = len(part) == 1 and isinstance(name, str)
-                # The name of a secret is no secret, so it is shown, whatever key it stands under.
-                shown = _describe(name, ()) if named else _describe(part, path)
-                found.append(Problem(path=_path(path), expected=expected, found=shown))
-                return part
+            case dict() if "$secret" in part:
+                return look_up(part, path)
             case dict():
                 return {key: resolve(inner, (*path, key)) for key, inner in part.items()}
             case list():
                 return [resolve(inner, (*path, index)) for index, inner in enumerate(part)]
             case _:
                 return part
+
+    def look_up(part: Mapping[str, Any], path: Path) -> Any:
+        name = part["$secret"]
+        is_named = len(part) == 1 and isinstance(name, str)
+        if is_named and name in secrets:
+            return ResolvedSecret(secrets[name])
+        expected = "a secret that the configuration has under [secrets]"
+        # The name of a secret is no secret, so it is shown, whatever key it stands under.
+        shown = _describe(name, ()) if is_named else _describe(part, path)
+        found.append(Problem(path=_path(path), expected=expected, found=shown))
+        return part
 
     resolved = resolve(value, (prefix,))
     return resolved, tuple(found[:MAX_PROBLEMS])
@@ -183,7 +188,7 @@ def _unsendable(value: Any, path: Path) -> Iterator[Problem]:
             yield problem(path, "valid Unicode text", value)
         case float() if not math.isfinite(value):
             yield problem(path, "a finite number", value)
-        case Mapping():
+        case dict():
             for key, inner in value.items():
                 if not _is_text(key):
                     yield problem((*path, key), "a key of valid Unicode text", inner)

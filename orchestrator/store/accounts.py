@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, literal, select, true, update
+from sqlalchemy import Connection, and_, bindparam, func, literal, or_, select, true, update
 
 from orchestrator.store.columns import clock
 from orchestrator.store.engine import dialect_of, one_of, upsert
@@ -58,9 +58,15 @@ _LOCK_STATE = (
     .order_by(account_state.c.account)
     .with_for_update()
 )
+_may_live = and_(
+    vendor_agent.c.ended_at.is_(None),
+    or_(vendor_agent.c.horizon_at.is_not(None), vendor_agent.c.vendor_task_id.is_not(None)),
+)
+"""Something of it may be at the vendor. A ledger row of which nothing ever left takes no place, or
+a start that missed its slot would wait for the place that it holds itself."""
 _LIVE = (
     select(vendor_agent.c.account, func.count())
-    .where(one_of(vendor_agent.c.account, "names"), vendor_agent.c.ended_at.is_(None))
+    .where(one_of(vendor_agent.c.account, "names"), _may_live)
     .group_by(vendor_agent.c.account)
 )
 _DENY = (
@@ -144,7 +150,7 @@ def lock_states(connection: Connection, names: Sequence[str]) -> None:
 
 
 def count_live(connection: Connection, names: Sequence[str]) -> dict[str, int]:
-    """Return the number of open ledger rows of each of these accounts that has any."""
+    """Return how many agents may live in each of these accounts that has any."""
     if not names:
         return {}
     found = connection.execute(_LIVE, {"names": list(names)})
@@ -192,7 +198,7 @@ _COUNT = (
     .where(one_of(account_state.c.account, "names"))
     .values(
         live_agents=select(func.count())
-        .where(vendor_agent.c.account == account_state.c.account, vendor_agent.c.ended_at.is_(None))
+        .where(vendor_agent.c.account == account_state.c.account, _may_live)
         .scalar_subquery()
     )
 )

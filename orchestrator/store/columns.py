@@ -38,8 +38,6 @@ metadata: Final = MetaData(
 BigInt: Final = BigInteger().with_variant(Integer(), "sqlite")
 """64 bits on both; SQLite numbers rows by itself only where the type is INTEGER."""
 
-_DAEMON_FORMAT: Final = "%Y-%m-%d %H:%M:%S.%f"
-
 
 class Timestamp(TypeDecorator[datetime]):
     """An instant: timestamptz on Postgres, `YYYY-MM-DD HH:MM:SS.ffffff` in UTC on SQLite.
@@ -64,7 +62,7 @@ class Timestamp(TypeDecorator[datetime]):
             raise ValueError(message)
         if dialect.name != "sqlite":
             return value
-        return value.astimezone(UTC).strftime(_DAEMON_FORMAT).rjust(26, "0")
+        return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002 - the base class calls it so
         """Return an aware UTC `datetime`, or the text if it is none."""

@@ -35,6 +35,8 @@ def read(connection: Connection, locked: Sequence[Sequence[Any]], now: datetime)
     statuses = _statuses(connection, locked)
     ids = [status.task_id for status in statuses]
     agents = ledger.read_agents(connection, ids)
+    # Changes before tasks: a change that is committed in between stays for the next pass. The other
+    # way round it would be taken, and the task as it was before would have the last word.
     changes = rows.read_changes(connection, ids)
     starting = [id_ for id_ in ids if not any(a.is_known for a in agents.get(id_, ()))]
     changing = [status.task_id for status in statuses if status.update_due]

@@ -184,14 +184,16 @@ def restore(connection: Connection, ids: Sequence[str], now: datetime) -> None:
     """
     if not ids:
         return
+    # Changes first, as for every row: that of a task inserted in between is not dropped.
+    changes = read_changes(connection, ids)
     tasks = read_tasks(connection, ids, with_spec=())
     fresh = [
         Status(task_id=id_, account=row[1], room_id=row[2], user_id=row[3], phase_since=now)
         for id_, (row, _) in tasks.items()
     ]
     make_statuses(connection, fresh)
-    changes = read_changes(connection, [id_ for id_ in ids if id_ not in tasks])
-    take_changes(connection, [change for some in changes.values() for change in some])
+    stale = [change for id_, some in changes.items() if id_ not in tasks for change in some]
+    take_changes(connection, stale)
 
 
 def forget(connection: Connection, ids: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.action import Call, Flight
+from orchestrator.core.breaker import Breaker
 from orchestrator.core.model import (
     Account,
     Agent,
@@ -49,6 +50,7 @@ FLIGHT = Flight(
 
 CASES: list[tuple[Any, dict[str, Any]]] = [
     (STATUS, {}),
+    (Breaker(failures=5), {"open_until": AT}),  # it has slots
     (STATUS, {"reason": "Refused", "attempt": 3}),
     (AGENT, {"horizon_at": AT}),
     (ACCOUNT, {"paused": True}),

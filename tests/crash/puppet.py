@@ -111,10 +111,12 @@ def _verbs(values: Iterable[object]) -> set[Verb]:
             case Claimed(orders=orders):
                 # What was announced, and no more what slots were drawn for.
                 return {order.flight.verb for order in orders}
-            case [Settlement(), *_]:
-                found |= {one.order.flight.verb for one in value}
+            case list() | tuple():
+                found |= {one.order.flight.verb for one in value if isinstance(one, Settlement)}
             case dict():
-                found |= {key[1] for key, drawn in value.items() if isinstance(key, tuple) and drawn}
+                found |= {
+                    key[1] for key, drawn in value.items() if isinstance(key, tuple) and drawn
+                }
             case _:
                 pass
     return found
@@ -129,7 +131,8 @@ def watch_requests(trap: Trap) -> None:
         async def __call__(
             self, request: aiohttp.ClientRequest, send: ClientHandlerType
         ) -> aiohttp.ClientResponse:
-            self.action = request.headers.get("X-TC-Action") or request.url.query.get("Action", "")
+            named = request.headers.get("X-TC-Action") or request.url.query.get("Action")
+            self.action = str(named)
             return await super().__call__(request, send)
 
         def begin(self, wire: Any) -> None:

@@ -8,12 +8,13 @@ are real: the simulated vendors enforce the life of a signature.
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+import anyio
 import pytest
 
 from tests.daemon.application import Row, delete_task, quoted, update_task
@@ -71,9 +72,8 @@ class World:
         """Start a daemon that minds the trap; wait until it has said that it runs."""
         scene = self.scene
         log_path = scene.folder / f"{name}-{len(scene.daemons)}.log"
-        command = [sys.executable, str(PUPPET), str(scene.write_config(name)), str(self.trap)]
-        with log_path.open("wb") as log:
-            process = subprocess.Popen(command, cwd=Path.cwd(), stdout=log, stderr=log)
+        config_path = scene.write_config(name)
+        process = launch(PUPPET, str(config_path), str(self.trap), log_path=log_path)
         daemon = Daemon(process, log_path)
         scene.daemons.append(daemon)
 
@@ -85,19 +85,18 @@ class World:
         await until(is_there, daemon.describe, PATIENCE_S)
         return daemon
 
-    async def wait_sprung(self, daemon: Daemon) -> None:
-        """Wait until the daemon has killed or frozen itself."""
+    async def wait_sprung(self, *daemons: Daemon) -> Daemon:
+        """Wait until one of these daemons has killed or frozen itself; return it."""
 
-        async def look() -> bool | None:
-            sprung = self.trap.with_suffix(".sprung").exists()
-            return True if sprung and process_state(daemon.pid) in "TZ" else None
+        async def look() -> Daemon | None:
+            if not self.trap.with_suffix(".sprung").exists():
+                return None
+            return next((one for one in daemons if process_state(one.pid) in "TZ"), None)
 
         async def awaited() -> str:
             return f"a trap to spring\n{await self.describe()}"
 
-        await until(look, awaited, PATIENCE_S)
-        if process_state(daemon.pid) == "Z":
-            daemon.process.wait()
+        return await until(look, awaited, PATIENCE_S)
 
     async def change_minds(self) -> None:
         """Let every user wish what its row says; one that shall run has been stopped meanwhile."""
@@ -189,7 +188,7 @@ class World:
 
     async def describe(self) -> str:
         """Return all there is to know, for a failure."""
-        parts = {
+        parts: dict[str, Sequence[Row]] = {
             "rows": await self.scene.app.read(_STATUSES),
             "ledger": await self.scene.app.read(_LEDGER),
             "agents": await self.scene.vendors.agents(),
@@ -216,6 +215,17 @@ def _lines(rows: Sequence[Row]) -> str:
     return "".join(f"\n  {json.dumps(row, default=str)}" for row in rows)
 
 
+def launch(
+    script: Path, *arguments: str, log_path: Path | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start a script of ours; what it says goes to `log_path`, or where the tests' words go."""
+    command = [sys.executable, str(script), *arguments]
+    if log_path is None:
+        return subprocess.Popen(command)
+    with log_path.open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log)
+
+
 def process_state(pid: int) -> str:
     """Return the state letter of a process: T is stopped, Z has ended and is not waited for."""
     try:
@@ -234,10 +244,28 @@ def every_wish(customers: Sequence[Customer], copies: int = 1) -> list[Wished]:
     ]
 
 
+async def run_side_by_side(works: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
+    """Run worlds at the same time, each to its end; then raise what went wrong in any."""
+    failures: list[Exception] = []
+
+    async def run(name: str, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as failure:  # noqa: BLE001 - raised below, when the others have ended
+            failure.add_note(f"in the world {name}")
+            failures.append(failure)
+
+    async with anyio.create_task_group() as worlds:
+        for name, work in works.items():
+            worlds.start_soon(run, name, work)
+    if failures:
+        raise ExceptionGroup("worlds that ended wrong", failures)
+
+
 @asynccontextmanager
 async def open_world(url: str, folder: Path, rows: Sequence[Wished]) -> AsyncIterator[World]:
     """Set up a world; end all its daemons when it closes."""
-    folder.mkdir(parents=True, exist_ok=True)
+    await anyio.Path(folder).mkdir(parents=True, exist_ok=True)
     async with open_scene(url, folder) as scene:
         for table in scene.settings["accounts"].values():
             table |= {
@@ -250,5 +278,8 @@ async def open_world(url: str, folder: Path, rows: Sequence[Wished]) -> AsyncIte
         scene.settings["leases"] = {"ttl_s": LEASE_S}
         if not scene.on_sqlite:
             scene.settings["database"]["pool_size"] = 4
-        yield World(scene, rows, folder / "trap")
-
+        try:
+            yield World(scene, rows, folder / "trap")
+        except pytest.fail.Exception as failed:
+            # Worlds run side by side, and pytest knows no failure among several exceptions.
+            raise AssertionError(str(failed)) from None

@@ -98,13 +98,21 @@ async def meet(scene: Scene, action: str, fault: Fault) -> None:
     await scene.vendors.script(action, fault.name, **fault.more)
 
 
+OURS = ("SlotMissed", "RateLimited", "LeaseTooShort")
+
+
 async def assert_told(scene: Scene, action: str, faults: Iterable[Fault]) -> None:
     """Of the calls of an action that went wrong there is one event each, with outcome and code.
 
     Which row met which fault is open: the retry of one may meet the fault of the next.
     """
     events = await scene.app.read(f"{_EVENTS}{quoted(action)}")
-    wrong = [event for event in events if event["outcome"] not in {"Done", "Gone"}]
+    # What a busy machine sent too late for its slot is no fault of the vendor's.
+    wrong = [
+        event
+        for event in events
+        if event["outcome"] not in {"Done", "Gone"} and event["code"] not in OURS
+    ]
     assert Counter(e["outcome"] for e in wrong) == Counter(f.outcome for f in faults)
     assert {event["code"] for event in wrong} >= {f.code for f in faults if f.code}
     assert all(event["latency_ms"] is not None for event in wrong)

@@ -16,7 +16,9 @@ MANY = 30
 
 async def control(scene: Scene, customer: Customer, **columns: str) -> None:
     """Say something as the operator."""
-    await scene.app.write(update("account_control", f"account = {quoted(customer.name)}", **columns))
+    await scene.app.write(
+        update("account_control", f"account = {quoted(customer.name)}", **columns)
+    )
 
 
 async def test_no_second_holds_more_calls_than_the_limit(scene: Scene) -> None:

@@ -71,13 +71,12 @@ async def bench(database: Database) -> Bench:
 
 
 async def test_many_outcomes_are_settled_together_and_the_scheduler_is_told(bench: Bench) -> None:
-    ids = [f"t{n}" for n in range(30)]
-    orders = await bench.claim(*ids)
+    # One by one: a claim announces no more than its time allows.
+    orders = [(await bench.claim(f"t{n}"))[0] for n in range(30)]
     await bench.settle([settled(o, Done(handle=o.flight.task_id)) for o in orders])
     running = "SELECT task_id FROM agent_status WHERE phase = 'running'"
     assert len(await query(bench.daemon.database, running)) == len(orders)
-    # A claim announces no more than its time allows.
-    assert 1 <= len(bench.nudges) < len(orders) <= len(ids)
+    assert 1 <= len(bench.nudges) < len(orders)
     assert sum(one.calls for one in bench.tally.take()) == len(orders)
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from orchestrator.clock import boot_ns
 from orchestrator.core.model import Verb, WorkClass
-from orchestrator.core.outcome import Done, Indefinite
+from orchestrator.core.outcome import Done, Indefinite, NotSent
+from orchestrator.daemon import claim as claim_file
 from orchestrator.daemon.claim import DECIDE_NS_MAX, Claimed
 from orchestrator.store.engine import Database, open_database
 from orchestrator.store.queue import Queue
@@ -101,6 +102,18 @@ async def test_starts_without_room_hold_no_stop_back(daemon: Daemon) -> None:
     assert called(claimed) == ["b"]
 
 
+async def test_a_start_that_missed_its_slot_does_not_wait_for_its_own_place(
+    database: Database,
+) -> None:
+    book = make_book(max_agents=1)
+    daemon = await Daemon(database, make_desk(book)).ready()
+    await want(database, "a")
+    order = await daemon.claim_one("a")
+    await daemon.settle(settled(order, NotSent(code="SlotMissed")))
+    await run(database, "UPDATE agent_status SET retry_at = NULL")
+    assert called(await daemon.claim("a")) == ["a"]
+
+
 async def test_an_account_without_room_holds_no_other_back(daemon: Daemon) -> None:
     await want(daemon.database, "a")
     await want(daemon.database, "b", account="other")
@@ -109,7 +122,11 @@ async def test_an_account_without_room_holds_no_other_back(daemon: Daemon) -> No
     assert await inbox(daemon.database) == ["a"]
 
 
-async def test_what_time_does_not_allow_is_left_as_it_is(database: Database) -> None:
+async def test_what_time_does_not_allow_is_left_as_it_is(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim_file, "DECIDE_NS_MAX", DECIDE_NS_MAX)
+
     def slow_name() -> str:
         until_ns = boot_ns() + DECIDE_NS_MAX + 1
         while boot_ns() < until_ns:

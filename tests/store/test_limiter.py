@@ -153,7 +153,6 @@ async def test_a_ticket_opens_never_before_its_slot_and_closes_within_its_grace(
         closes_at_most = after_ns + (ticket.slot + GRACE_US - now) * 1000 + slack_us * 1000
         assert ticket.opens_ns >= opens_at_least
         assert ticket.closes_ns <= closes_at_most
-        assert ticket.opens_ns < ticket.closes_ns
 
 
 async def test_no_slot_is_drawn_that_lies_far_ahead(database: Database) -> None:
