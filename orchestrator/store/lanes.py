@@ -38,7 +38,9 @@ COMMANDS_MAX = 64
 _NOW = bindparam("now", type_=lane.c.due_at.type)
 _LIMIT: BindParameter[int] = bindparam("most")
 _LISTENING = (Kind.START_LISTENING.value, Kind.STOP_LISTENING.value)
-_LIVE = tuple(literal_column(f"'{state}'") for state in (CommandState.QUEUED, CommandState.SENDING))
+_LIVE: Any = tuple(
+    literal_column(f"'{state}'") for state in (CommandState.QUEUED, CommandState.SENDING)
+)
 """In words, not as parameters: only so does SQLite know that its partial index will do."""
 
 _is_free = or_(lane.c.lease_until.is_(None), lane.c.lease_until <= _NOW)
