@@ -51,7 +51,6 @@ PURE = {
     "core": ("orchestrator.core.",),
     "providers": (
         "orchestrator.providers.",
-        "orchestrator.core.command",
         "orchestrator.core.model",
         "orchestrator.core.outcome",
         "pydantic",
