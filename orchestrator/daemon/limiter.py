@@ -70,10 +70,6 @@ class Limiter:
             return whole_ns
         return max(whole_ns, self._closed_until_ns.get((action, True), 0))
 
-    def most(self, action: Action) -> int:
-        """Return how many tickets can exist in one window."""
-        return self._limits.get(action, 0)
-
     async def draw(self, action: Action, count: int, *, keep_half: bool) -> list[Ticket]:
         """Return up to `count` tickets that open now or very soon.
 
