@@ -63,6 +63,8 @@ def build(config: Config, redactor: Redactor, abandoned: Iterable[str] = ()) -> 
         lease=timedelta(seconds=config.leases.ttl_s),
         shutdown_timeout=timedelta(seconds=config.daemon.shutdown_timeout_s),
         keep=_keep(config.retention),
+        gap_timeout=timedelta(milliseconds=config.lanes.gap_timeout_ms),
+        command_ttl=timedelta(milliseconds=config.lanes.command_ttl_ms),
         abandoned=given_up,
     )
 

@@ -1,4 +1,4 @@
-"""The three tasks that `dev` starts: one per vendor, with the bodies of the vendors' own pages.
+"""What `dev` shows: three tasks, with the bodies of the vendors' own pages, and one turn of talk.
 
 Rule 1: only documented fields, with the documents' values; where a page has a placeholder for a
 key there is `{"$secret": …}`, as it should be in real life.
@@ -131,9 +131,10 @@ ZEGO = {
     },
     "VAD": {"TurnDetectConfig": {"SilenceSegmentation": 500}},
     "MessageHistory": {"SyncMode": 1, "Messages": [], "WindowSize": 10},
-    "AdvancedConfig": {"InterruptMode": 0, "MaxIdleTime": 120},
+    "AdvancedConfig": {"InterruptMode": 0, "MaxIdleTime": 120, "CommunicationMode": 2},
 }
-"""CreateAgentInstance of server API V2."""
+"""CreateAgentInstance of server API V2. CommunicationMode 2 is walkie-talkie: it hears the user
+between a press and its release alone."""
 
 EXAMPLES = (
     Example(
@@ -158,3 +159,37 @@ EXAMPLES = (
         spec=ZEGO,
     ),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A row of `agent_command`, less what the database fills in."""
+
+    task_id: str
+    kind: str
+    payload: Mapping[str, Any]
+    says: str
+    """What the person in front of the screen is told of it."""
+
+
+TALK = (
+    Command(
+        task_id="example-zego",
+        kind="start_listening",
+        payload={},
+        says="the user presses the button, and speaks",
+    ),
+    Command(
+        task_id="example-zego",
+        kind="stop_listening",
+        payload={},
+        says="and lets go: the agent answers",
+    ),
+    Command(
+        task_id="example-zego",
+        kind="say",
+        payload={"Text": "Press again whenever you like."},
+        says="the application has it say something",
+    ),
+)
+"""One turn of a walkie-talkie, in order."""

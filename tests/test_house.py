@@ -51,6 +51,7 @@ PURE = {
     "core": ("orchestrator.core.",),
     "providers": (
         "orchestrator.providers.",
+        "orchestrator.core.command",
         "orchestrator.core.model",
         "orchestrator.core.outcome",
         "pydantic",

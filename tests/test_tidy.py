@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from orchestrator.config import Config
-from orchestrator.core import model, outcome
+from orchestrator.core import command, lane, model, outcome
 from orchestrator.settings import AccountBase, Table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,7 +119,8 @@ VOCABULARY = {
     "Outcome": tuple(kind.__name__ for kind in get_args(outcome.Outcome)),
     **{
         kind.__name__: tuple(member.value for member in kind)
-        for kind in vars(model).values()
+        for module in (model, command, lane)
+        for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, StrEnum) and kind is not StrEnum
     },
 }

@@ -36,6 +36,8 @@ USUAL = tuple(Address("127.0.0.1", port) for port in range(8790, 8800))
 is looked for where it was started."""
 
 REFRESH_S = 0.25
+SPEECH_S = 1.0
+"""How long the user of the example speaks."""
 PATIENCE_NS = 30_000_000_000
 """After this long `ready` is printed although an example does not run: the table says why."""
 
@@ -109,6 +111,8 @@ async def _run_beside(setup: Setup, hints: Hints, wanted: Sequence[examples.Exam
         await setup.database.write(demo.ask_for, wanted, str(uuid4()))
         with open_board() as board:
             await _until_running(setup, board, {example.id for example in wanted})
+            if wanted:
+                await _talk(setup, board)
             board.say(hints.text())
             board.say("ready")
             await _follow(setup, board)
@@ -122,6 +126,25 @@ async def _until_running(setup: Setup, board: Board, ids: Collection[str]) -> No
         if await setup.database.read(demo.are_running, ids, os.getpid()):
             return
         await anyio.sleep(REFRESH_S)
+
+
+async def _talk(setup: Setup, board: Board) -> None:
+    """Press, speak, release: rows that the viewer sees become done."""
+    for command in examples.TALK:
+        id_ = str(uuid4())
+        await setup.database.write(demo.tell, command, id_)
+        state = await _settled(setup, id_)
+        board.say(f"{command.task_id}  {command.kind}: {state}; {command.says}")
+        await anyio.sleep(SPEECH_S)
+
+
+async def _settled(setup: Setup, id_: str) -> str:
+    """Wait for the end of a command: it expires by itself, if nothing else becomes of it."""
+    state = None
+    while state is None:
+        await anyio.sleep(0.01)
+        state = await setup.database.read(demo.settled_state, id_)
+    return state
 
 
 async def _follow(setup: Setup, board: Board) -> None:

@@ -10,6 +10,12 @@ from shlex import quote
 from urllib.parse import urlsplit
 
 _EXPLAIN = "SELECT task_id, explanation FROM task_explain"
+_PRESS = "INSERT INTO agent_command (task_id, kind) VALUES ('example-zego', 'start_listening')"
+_RELEASE = "INSERT INTO agent_command (task_id, kind) VALUES ('example-zego', 'stop_listening')"
+_COMMANDS = (
+    "SELECT kind, state, reason, sequence, sent_at, request_id FROM agent_command"
+    " ORDER BY position DESC LIMIT 5"
+)
 _STOP = "UPDATE agent_task SET desired_state = 'stopped' WHERE id = 'example-zego'"
 _START = (
     "INSERT INTO agent_task (account, room_id, user_id, spec)"
@@ -23,6 +29,9 @@ _FORGET = "DELETE FROM agent_task WHERE id = 'example-tencent'"
 
 STATEMENTS = (
     ("what each task is, and what it waits for", _EXPLAIN),
+    ("press the button of a walkie-talkie, and speak", _PRESS),
+    ("let go", _RELEASE),
+    ("what became of the presses", _COMMANDS),
     ("stop one", _STOP),
     ("start another", _START),
     ("what was done, and what the vendor said", _HISTORY),

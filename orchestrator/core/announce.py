@@ -65,6 +65,8 @@ def announce(
             horizon_at=horizon.latest(before, horizon.after_announce(account, now)),
             spec_generation=row.status.generation,
         )
+    elif call.verb is Verb.UPDATE:
+        announced = replace(agent, spec_generation=row.status.generation)
     elif call.verb is Verb.STOP and account.caps.one_per_user:
         # A stop by room and user that arrives late would hit the next agent of the pair.
         late = horizon.after_announce(account, now)

@@ -101,6 +101,8 @@ def _keep(row: Row, account: Account, now: datetime) -> Call | Wait:
     newest = agents[-1] if agents else None
     if newest is None or newest.is_idle:
         return _start(row, newest, caps, now)
+    if newest.is_known and row.status.update_due:
+        return _update(newest, now)
     if newest.is_known:
         return _watch(row, newest, account, now)
     return _settle(row, newest, caps, now)
@@ -144,6 +146,13 @@ def _settle(row: Row, agent: Agent, caps: Caps, now: datetime) -> Call | Wait:
             return _end_one(agent, caps, now)
         case _:
             assert_never(caps.recovery)
+
+
+def _update(agent: Agent, now: datetime) -> Call | Wait:
+    """Bring a running agent to a spec that asks for no other agent."""
+    if agent.retry_at is not None and agent.retry_at > now:
+        return Wait(until=agent.retry_at, waiting_for=WaitingFor.RETRY)
+    return Call(verb=Verb.UPDATE, agent=agent, work_class=WorkClass.START)
 
 
 def _watch(row: Row, agent: Agent, account: Account, now: datetime) -> Call | Wait:

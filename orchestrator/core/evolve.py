@@ -11,7 +11,7 @@ from typing import assert_never
 
 from orchestrator.core import backoff, horizon
 from orchestrator.core.action import Flight
-from orchestrator.core.incarnation import begin, close_idle, fail, retire
+from orchestrator.core.incarnation import begin, close_idle, fail, retire, supersede
 from orchestrator.core.model import (
     Account,
     Agent,
@@ -76,6 +76,8 @@ def _dispatch(row: Row, flight: Flight, settled: Settled, account: Account) -> S
             return _kicked(row, flight.agent, settled, account)
         case Verb.POLL:
             return _polled(row, flight.agent, settled, account)
+        case Verb.UPDATE:
+            return _updated(row, flight.agent, settled, account)
         case _:
             assert_never(flight.verb)
 
@@ -263,6 +265,22 @@ def _missed(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:
     if row.status.confirmed_at is None:
         return Step(row=row)
     return _end_by_itself(row, agent, EndReason.VENDOR_GONE, settled.answered_at, account)
+
+
+def _updated(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:
+    """It took the new spec, or it cannot: then another agent must."""
+    at = settled.answered_at
+    match settled.outcome:
+        case Done():
+            status = replace(row.status, update_due=False, reason=None, message=None)
+            agent = replace(agent, retry_at=None, attempt=0)
+            return Step(row=replace(row, status=status).replace_agent(agent))
+        case Refused():
+            return supersede(row, EndReason.SUPERSEDED, at, asked_at=at, start_by_holds=False)
+        case Gone():
+            return _polled(row, agent, settled, account)
+        case _:
+            return Step(row=_retry_agent(row, agent, settled, account))
 
 
 # --- ends ---

@@ -25,6 +25,8 @@ def retire(row: Row, end_reason: EndReason, at: datetime, reason: str = "", said
     status = replace(
         status,
         retired=status.incarnation,
+        retired_at=at,
+        update_due=False,
         end_reason=end_reason,
         reason=reason or None,
         message=said or None,

@@ -78,6 +78,7 @@ class Verb(StrEnum):
     FIND = "find"
     KICK = "kick"
     POLL = "poll"
+    UPDATE = "update"
 
 
 class What(StrEnum):
@@ -141,6 +142,10 @@ class Caps:
     """A stop goes by room and user, so only one row at a time may use the pair."""
     agent_user_scope: str = "room"
     """Where an agent's user id must be unique: `room` or `account`."""
+    stale_codes: frozenset[str] = frozenset()
+    """Codes that say: a listening command's Sequence is behind the newest seen, and was ignored."""
+    not_ready_codes: frozenset[str] = frozenset()
+    """Codes that say: a command had no effect yet, and may have one in a moment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +180,7 @@ class Account:
         return self.signature_life if self.backdated else self.caps.signature_window
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """A row of `agent_task`, with its owner's heartbeat beside it."""
 
@@ -190,6 +195,8 @@ class Task:
     stop_at: datetime | None = None
     restart_policy: RestartPolicy = RestartPolicy.NEVER
     priority: int = 0
+    fixed_digest: str | None = None
+    """Of the spec as it is now (see `Agent.fixed_digest`); null: nobody asked."""
     created_at: datetime
     heartbeat_at: datetime | None = None
     heartbeat_timeout: timedelta | None = None
@@ -221,6 +228,8 @@ class Agent:
     vendor_task_id: str | None = None
     spec_generation: int = 0
     body_digest: str = ""
+    fixed_digest: str = ""
+    """Of what no update can change: a spec with another one needs another agent."""
     announced_at: datetime
     horizon_at: datetime | None = None
     hinted_at: datetime | None = None
@@ -265,6 +274,10 @@ class Status:
     """The newest incarnation asked for, announced or not."""
     retired: int = 0
     """Incarnations up to this one have ended for good, or must."""
+    retired_at: datetime | None = None
+    """When `retired` last rose: what was asked of an agent before then is for one that ended."""
+    update_due: bool = False
+    """The spec changed in a way that the running agent can be brought to in place."""
     reason: str | None = None
     message: str | None = None
     waiting_for: WaitingFor | None = None

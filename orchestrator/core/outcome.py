@@ -4,8 +4,10 @@ Each vendor maps its own codes to these eight in one table. A code that no table
 `Indefinite`, never a guess. `Outcome` says nothing about what to do next; `evolve` does.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,8 @@ class Done(_Told):
     """
 
     handle: str | None = None
+    result: Mapping[str, Any] | None = None
+    """What the vendor returned for a command (for example `Round`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,7 +78,17 @@ def _respec(row: Row, asked_at: datetime, now: datetime) -> Step:
         step = close_all(row, row.wanted, Evidence.NEVER_STARTED, now)
         status = replace(step.row.status, reason=None, message=None, attempt=0, retry_at=None)
         return replace(step, row=replace(step.row, status=status))
+    if _fits_in_place(row):
+        return Step(row=replace(row, status=replace(row.status, update_due=True)))
     return _replace(row, asked_at, now)
+
+
+def _fits_in_place(row: Row) -> bool:
+    """Return whether the one agent that runs can be brought to the new spec as it is."""
+    if row.task is None or len(row.wanted) != 1:
+        return False
+    agent = row.wanted[0]
+    return agent.is_known and row.task.fixed_digest == agent.fixed_digest
 
 
 def _retry_failed(row: Row, asked_at: datetime) -> Step:

@@ -33,7 +33,7 @@ IN_FLIGHT: Final[Mapping[WorkClass, int]] = MappingProxyType(
 def class_of(verb: Verb) -> WorkClass:
     """Return the class whose places a call of this kind most likely takes."""
     match verb:
-        case Verb.START:
+        case Verb.START | Verb.UPDATE:
             return WorkClass.START
         case Verb.POLL:
             return WorkClass.OBSERVE

@@ -47,6 +47,9 @@ from orchestrator.store.reading import UNREAD, Read, read
 DECIDE_NS_MAX: Final = 5_000_000
 """Deciding holds the rows' locks, so it ends after 5 ms; what is left stays untouched."""
 
+_WITH_SPEC: Final = frozenset({Verb.START, Verb.UPDATE})
+"""Calls that carry the spec, which is judged before one is spent on it."""
+
 Tickets = Mapping[tuple[str, Verb], list[Ticket]]
 """Tickets drawn for the calls of an account. A pair that is not there needs none."""
 Place = tuple[str, WorkClass]
@@ -219,7 +222,7 @@ class _Claim:
 
     def _take(self, one: Read) -> None:
         """Bring one row up to date, and do the next thing for it."""
-        step = absorb(abandon(one.row), one.changes, self.now)
+        step = absorb(abandon(preflight.measure(one, self.desk.book)), one.changes, self.now)
         if one.unreadable:
             step = _then(step, fail(step.row, "Unreadable", one.unreadable, self.now))
         name = account_name(step.row)
@@ -249,7 +252,7 @@ class _Claim:
                 return
             ticket = drawn[0]
         agent = call.agent
-        if call.verb is Verb.START:
+        if call.verb in _WITH_SPEC:
             checked = self._check_start(one, step, call)
             if not isinstance(checked, Agent):
                 self._rest(one, checked)
@@ -312,7 +315,7 @@ class _Claim:
                 row=row,
                 flight=flight,
                 account=account,
-                spec=one.spec if call.verb is Verb.START else None,
+                spec=one.spec if call.verb in _WITH_SPEC else None,
                 ticket=ticket,
                 anchor=self.anchor,
                 lease_ends_ns=self.anchor.surely_before_ns(until),
@@ -359,6 +362,7 @@ class _Claim:
         self.draft.ledger(one.row.agents, step.row, step.ended)
         owner = None if lease_until is None else self.desk.daemon_id
         self.draft.hold(step.row, owner, lease_until)
+        self.draft.turn(one.row.status, step.row.status)
         self._tell(one, step)
 
     def _forget(self, one: Read, step: Step) -> None:

@@ -1,38 +1,36 @@
-"""Carries out an announced call: the only way to a vendor.
+"""Carries out announced calls: the only way to a vendor.
 
-It keeps the time that the announce promised: not before the slot, not after its grace, and only
-with enough of the lease left. It signs a start as of its announce. It never repeats anything.
+It says which conversation a call is and how it is signed; `errand` leads it. What the vendor said
+is cleaned of known secrets here, before anything is told or written.
 """
 
 import secrets as lots
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Final, assert_never
 
-import anyio
-import structlog
 from structlog.contextvars import bound_contextvars
 
 from orchestrator.clock import boot_ns
-from orchestrator.core.model import Verb, WorkClass
-from orchestrator.core.outcome import Indefinite, NotSent, Outcome, Settled
+from orchestrator.core.model import Agent, Verb, WorkClass
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.claim import Order
-from orchestrator.daemon.limiter import Action, Limiter, Ticket
+from orchestrator.daemon.errand import Answer, Call, Errand
+from orchestrator.daemon.lane_claim import CommandOrder
+from orchestrator.daemon.limiter import Limiter
 from orchestrator.daemon.settle import Settlement
 from orchestrator.daemon.transport import Transport
-from orchestrator.providers.base import Conversation, Provider, Reply, Request, Stamp
+from orchestrator.providers.base import Conversation, Provider, Stamp
 from orchestrator.providers.spec import resolve_secrets
 
 SETTLE_RESERVE_NS: Final = 1_000_000_000
 """A call ends this long before its lease, so that its outcome can be settled under it."""
-SHORTEST_CALL_NS: Final = 500_000_000
-"""A call that has less than this left is not sent at all."""
-SWAP_WAIT_NS: Final = 5_000_000
-"""How soon a slot is drawn for again that other daemons were quicker to take."""
-
-log = structlog.get_logger(__name__)
+SHORTEST_CALL: Final = timedelta(milliseconds=500)
+COMMAND_TIMEOUT: Final = timedelta(seconds=2)
+"""Of a command: shorter than a lane's lease, because the next press waits behind it."""
+SHORTEST_COMMAND: Final = timedelta(milliseconds=100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,62 +45,64 @@ class Gateway:
 
     async def carry_out(self, order: Order) -> Settlement:
         """Make the call and return what it came to. Raises nothing but cancellation."""
-        flight, call = order.flight, _Call(self, order)
-        about = {"task_id": flight.task_id, "account": flight.agent.account}
-        with bound_contextvars(**about, incarnation=flight.agent.incarnation):
-            try:
-                outcome = await call.run()
-            except Exception as error:
-                # One row's trouble must not end the others'.
-                log.exception("call_broken", action=call.action)
-                outcome = Indefinite(code="InternalError", message=type(error).__name__)
-            log.debug(
-                "call",
-                action=call.action,
-                outcome=type(outcome).__name__,
-                code=outcome.code,
-                request_id=outcome.request_id,
-            )
+        flight, runtime = order.flight, self.book.runtime(order.account.name)
+        errand = Errand(
+            account=order.account.name,
+            work_class=flight.work_class,
+            ticket=order.ticket,
+            anchor=order.anchor,
+            deadline_ns=_deadline_ns(order.lease_ends_ns, runtime.call_timeout),
+            shortest=SHORTEST_CALL,
+        )
+        begin = partial(self._converse, order)
+        answer = await self._lead(flight.task_id, flight.agent, errand, begin)
+        return Settlement(
+            order=order,
+            settled=answer.settled,
+            action=answer.action or runtime.provider.action(flight.verb),
+            latency_ms=answer.latency_ms,
+        )
+
+    async def send_command(self, order: CommandOrder) -> Answer:
+        """Send a command and return what it came to. Raises nothing but cancellation."""
+        flight = order.flight
+        listens = flight.command.kind.listens
+        errand = Errand(
+            account=order.account.name,
+            work_class=WorkClass.LISTENING if listens else WorkClass.START,
+            ticket=order.ticket,
+            anchor=order.anchor,
+            deadline_ns=_deadline_ns(order.lease_ends_ns, COMMAND_TIMEOUT),
+            shortest=SHORTEST_COMMAND,
+        )
+        begin = partial(self._command, order)
+        return await self._lead(flight.command.task_id, flight.agent, errand, begin)
+
+    async def _lead(
+        self, task_id: str, agent: Agent, errand: Errand, begin: Callable[[], Conversation]
+    ) -> Answer:
+        about = {"task_id": task_id, "account": agent.account}
+        with bound_contextvars(**about, incarnation=agent.incarnation):
+            answer = await Call(self.transport, self.limiter, errand).lead(begin)
+        outcome = answer.settled.outcome
         said = self.redact(outcome.message)
-        return call.settle(replace(outcome, message=said) if said != outcome.message else outcome)
+        if said == outcome.message:
+            return answer
+        cleaned = replace(answer.settled, outcome=replace(outcome, message=said))
+        return replace(answer, settled=cleaned)
 
+    # --- which conversation ---
 
-class _Call:
-    """One call in progress."""
-
-    def __init__(self, gateway: Gateway, order: Order) -> None:
-        self.gateway = gateway
-        self.order = order
-        self.runtime = gateway.book.runtime(order.account.name)
-        timeout_ns = self.runtime.call_timeout // timedelta(microseconds=1) * 1000
-        self.latest_ns = order.lease_ends_ns - SETTLE_RESERVE_NS
-        self.deadline_ns = min(self.latest_ns, boot_ns() + timeout_ns)
-        self.ticket: Ticket | None = order.ticket
-        self.action = ""
-        self.asked_ns = 0
-        self.latency_ns = 0
-
-    async def run(self) -> Outcome:
-        """Lead the conversation to its outcome."""
-        conversation = self._converse()
-        try:
-            request = next(conversation)
-            while True:
-                reply = await self._exchange(request)
-                request = conversation.send(reply)
-        except StopIteration as end:
-            outcome: Outcome = end.value
-            return outcome
-        finally:
-            conversation.close()
-
-    def _converse(self) -> Conversation:
-        order, provider = self.order, self._provider()
-        agent, stamp = order.flight.agent, self._stamp()
+    def _converse(self, order: Order) -> Conversation:
+        agent, stamp = order.flight.agent, self._stamp(order)
+        provider = self._provider(order.account.name, agent)
         match order.flight.verb:
             case Verb.START:
-                spec, _ = resolve_secrets(order.spec, self.gateway.book.secrets)
+                spec, _ = resolve_secrets(order.spec, self.book.secrets)
                 return provider.start(agent, spec, stamp)
+            case Verb.UPDATE:
+                spec, _ = resolve_secrets(order.spec, self.book.secrets)
+                return provider.update(agent, spec, stamp)
             case Verb.STOP:
                 return provider.stop(agent, stamp)
             case Verb.FIND:
@@ -114,89 +114,39 @@ class _Call:
             case other:
                 assert_never(other)
 
-    def _provider(self) -> Provider:
-        """Return the account as it was where this agent lives: only answers from there count."""
-        return self.runtime.provider.at(self.order.flight.agent.site)
+    def _command(self, order: CommandOrder) -> Conversation:
+        name, command = order.account.name, order.flight.outgoing
+        payload, _ = resolve_secrets(command.payload, self.book.secrets)
+        signed_at = order.anchor.not_later(boot_ns()) + self.book.offset(name)
+        stamp = Stamp(signed_at=signed_at, nonce=_nonce)
+        agent = order.flight.agent
+        outgoing = replace(command, payload=payload)
+        return self._provider(name, agent).command(agent, outgoing, stamp)
 
-    def _stamp(self) -> Stamp:
+    def _provider(self, name: str, agent: Agent) -> Provider:
+        """Return the account as it was where this agent lives: only answers from there count."""
+        return self.book.runtime(name).provider.at(agent.site)
+
+    def _stamp(self, order: Order) -> Stamp:
         """Return the time to sign with, on the vendor's clock.
 
         What the horizon was computed from is signed as of its announce, and so far back that only
         `send_life` is left of it: a start, and a stop that would hit a later agent of the same
         user. Anything else is signed as of now.
         """
-        order, account = self.order, self.order.account
-        offset = self.gateway.book.offset(account.name)
-        if order.flight.verb is Verb.START or (
-            order.flight.verb is Verb.STOP and account.caps.one_per_user
-        ):
+        account, verb = order.account, order.flight.verb
+        offset = self.book.offset(account.name)
+        if verb is Verb.START or (verb is Verb.STOP and account.caps.one_per_user):
             back = account.caps.signature_window - account.send_life
             signed_at = order.flight.announced_at + offset - back
         else:
             signed_at = order.anchor.not_later(boot_ns()) + offset
         return Stamp(signed_at=signed_at, nonce=_nonce)
 
-    async def _exchange(self, request: Request) -> Reply:
-        self.action = request.action
-        late = await self._wait_for_slot(request)
-        if late is not None:
-            return late
-        if self.deadline_ns - boot_ns() < SHORTEST_CALL_NS:
-            return NotSent(code="LeaseTooShort", message="too little of the lease is left")
-        started_ns = boot_ns()
-        # What a look through many pages proves, it proves as of the first.
-        self.asked_ns = self.asked_ns or started_ns
-        reply = await self.gateway.transport.send(
-            request, deadline_ns=self.deadline_ns, work_class=self.order.flight.work_class
-        )
-        self.latency_ns += boot_ns() - started_ns
-        return reply
 
-    async def _wait_for_slot(self, request: Request) -> NotSent | None:
-        """Wait for the time of the slot; draw one where the announce drew none for this action."""
-        action = Action(account=self.order.account.name, name=request.action)
-        if not self.gateway.limiter.is_limited(action):
-            return None
-        ticket, self.ticket = self.ticket, None
-        if ticket is None or ticket.action != action or ticket.closes_ns < boot_ns():
-            ticket = await self._draw(action)
-        if ticket is None:
-            return NotSent(code="RateLimited", message=f"no slot of {action.name} in time")
-        await anyio.sleep(max(0, ticket.opens_ns - boot_ns()) / 1e9)
-        if boot_ns() > ticket.closes_ns:
-            return NotSent(code="SlotMissed", message="the slot's grace was over")
-        return None
-
-    async def _draw(self, action: Action) -> Ticket | None:
-        """Draw one slot that leaves time for the call. Returns at once if none will in time."""
-        limiter = self.gateway.limiter
-        keep_half = self.order.flight.work_class is WorkClass.OBSERVE
-        latest_ns = self.deadline_ns - SHORTEST_CALL_NS
-        while boot_ns() < latest_ns:
-            tickets = await limiter.draw(action, 1, keep_half=keep_half)
-            if tickets:
-                return tickets[0]
-            # With no time known, others were quicker at every swap: they are done in a moment.
-            again_ns = max(limiter.opens_ns(action, keep_half=keep_half), boot_ns() + SWAP_WAIT_NS)
-            if again_ns >= latest_ns:
-                return None
-            await anyio.sleep((again_ns - boot_ns()) / 1e9)
-        return None
-
-    def settle(self, outcome: Outcome) -> Settlement:
-        """Return the outcome with the times that decide what it proves."""
-        anchor, verb = self.order.anchor, self.order.flight.verb
-        now_ns = boot_ns()
-        return Settlement(
-            order=self.order,
-            settled=Settled(
-                outcome=outcome,
-                asked_at=anchor.not_later(self.asked_ns or now_ns),
-                answered_at=anchor.not_earlier(now_ns),
-            ),
-            action=self.action or self.runtime.provider.action(verb),
-            latency_ms=self.latency_ns // 1_000_000,
-        )
+def _deadline_ns(lease_ends_ns: int, timeout: timedelta) -> int:
+    timeout_ns = timeout // timedelta(microseconds=1) * 1000
+    return min(lease_ends_ns - SETTLE_RESERVE_NS, boot_ns() + timeout_ns)
 
 
 def _nonce() -> str:

@@ -1,4 +1,4 @@
-"""What a start must pass before it is announced: the spec, the names, the neighbours.
+"""What a start or an update must pass before its announce: the spec, the names, the neighbours.
 
 No call is spent on a start that the vendor would refuse, or that would hit somebody else's agent.
 """
@@ -12,10 +12,12 @@ from typing import Any, Final
 from orchestrator.core.announce import Draw, new_agent
 from orchestrator.core.model import Agent, Row, Task
 from orchestrator.core.replace import replace
+from orchestrator.daemon.book import Book
 from orchestrator.providers.base import Problem, Provider, Spec
 from orchestrator.providers.spec import resolve_secrets
 from orchestrator.store import ledger
 from orchestrator.store.engine import Connection
+from orchestrator.store.reading import UNREAD, Read
 
 PROBLEMS_SHOWN: Final = 5
 
@@ -62,10 +64,46 @@ def check(
     problems = start.provider.problems(agent, spec)
     if problems:
         return _unfit("InvalidSpec", problems)
-    digest = blake2s(start.provider.body(agent, spec), digest_size=8).hexdigest()
-    if not agent.is_idle and agent.body_digest != digest:
+    named = replace(
+        agent,
+        body_digest=_digest(start.provider.body(agent, spec)),
+        fixed_digest=_digest(start.provider.fixed_body(agent, spec)),
+    )
+    if agent.is_known:
+        return named if named.fixed_digest == agent.fixed_digest else Changed()
+    if not agent.is_idle and agent.body_digest != named.body_digest:
         return Changed()
-    return _conflict(connection, start, spec, agent) or replace(agent, body_digest=digest)
+    return _conflict(connection, start, spec, agent) or named
+
+
+def measure(one: Read, book: Book) -> Row:
+    """Return the row with what its spec fixes, to tell whether its agent can be brought to it."""
+    row, runtime = one.row, book.runtimes.get(one.row.task.account) if one.row.task else None
+    newest = row.wanted[-1] if row.wanted else None
+    if row.task is None or newest is None or runtime is None or one.spec is UNREAD:
+        return row
+    if not newest.is_known:
+        return row
+    provider = runtime.provider.at(newest.site)
+    digest = _fixed_digest(provider, newest, one.spec, book.secrets)
+    return replace(row, task=replace(row.task, fixed_digest=digest))
+
+
+def _fixed_digest(
+    provider: Provider, agent: Agent, spec: Any, secrets: Mapping[str, str]
+) -> str | None:
+    """Return what no update can change of a spec; null if the vendor would refuse it, or all."""
+    if not isinstance(spec, dict):
+        return None
+    resolved, unknown = resolve_secrets(spec, secrets)
+    if unknown or provider.problems(agent, resolved):
+        return None
+    fixed = provider.fixed_body(agent, resolved)
+    return None if fixed == provider.body(agent, resolved) else _digest(fixed)
+
+
+def _digest(body: bytes) -> str:
+    return blake2s(body, digest_size=8).hexdigest()
 
 
 def _draw(start: Start, spec: Spec, now: datetime) -> Agent:

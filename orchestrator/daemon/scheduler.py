@@ -7,7 +7,7 @@ Rule 3: its own trouble (a database that is away) is retried here and nowhere el
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -37,7 +37,7 @@ from orchestrator.daemon.settler import Settler
 from orchestrator.store import daemons
 from orchestrator.store.engine import Database, DatabaseAway, StatementError
 from orchestrator.store.queue import Queue
-from orchestrator.wake.base import Waker
+from orchestrator.wake.fan import Seat
 
 BATCH: Final[Mapping[str, int]] = MappingProxyType({"postgresql": 128, "sqlite": 32})
 """Rows in one claim. SQLite's one lock is held for about 2 ms, so its batches are small."""
@@ -61,7 +61,10 @@ class Parts:
     limiter: Limiter
     gateway: Gateway
     settler: Settler
-    waker: Waker
+    seat: Seat
+    """Where this loop waits."""
+    on_pass: Callable[[], None]
+    """Told at each pass: while this loop is awake, triggers notify nobody else."""
     desk: Desk
     notified: bool
     """Whether triggers wake this daemon only while its row says that it sleeps."""
@@ -89,7 +92,7 @@ class Scheduler:
     def drain(self) -> None:
         """Claim nothing more. Calls in flight go on."""
         self._draining.set()
-        self._parts.waker.nudge()
+        self._parts.seat.nudge()
 
     def is_draining(self) -> bool:
         """Return whether the daemon claims nothing more."""
@@ -116,12 +119,13 @@ class Scheduler:
                 log.info("database_back")
                 away_s = 0.0
             if wait is not None:
-                await self._parts.waker.wait(wait)
+                await self._parts.seat.wait(wait)
 
     # --- one pass ---
 
     async def _pass(self, calls: TaskGroup) -> timedelta | None:
         """Do what can be done now. Return how long to rest, or null if there may be more."""
+        self._parts.on_pass()
         room = free_places(self._parts.desk.book.names, self._in_flight)
         seen = await self._parts.database.read(look, self._glance(room))
         self._learn(seen)
@@ -252,10 +256,10 @@ class Scheduler:
         self._in_flight[place] -= 1
         if place not in self._crowded:
             if was_full:
-                self._parts.waker.nudge()
+                self._parts.seat.nudge()
         elif self._in_flight[place] <= most * 3 // 4:
             self._crowded.discard(place)
-            self._parts.waker.nudge()
+            self._parts.seat.nudge()
 
     # --- rest ---
 

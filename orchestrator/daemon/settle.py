@@ -83,6 +83,7 @@ def _settle_one(draft: Draft, settling: Settling, one: Settlement) -> None:
     account = settling.accounts.get(account_name(step.row), order.account)
     row = arrange(step.row, account, draft.now)
     draft.ledger(order.row.agents, row, step.ended)
+    draft.turn(order.row.status, row.status)
     if isinstance(decide(row, account, draft.now), Forget):
         draft.forgotten.append(row.status.task_id)
     else:

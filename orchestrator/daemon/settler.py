@@ -146,7 +146,7 @@ class Settler:
     async def _take_effect(self, one: Settlement) -> None:
         """Change the account's pace: its action's, its breaker's. Tell it once, on the edge."""
         name, outcome = one.order.account.name, one.settled.outcome
-        self._desk.tally.count(name, one)
+        self._desk.tally.count(name, one.action, one.settled, one.latency_ms)
         if isinstance(outcome, Throttled) and not outcome.capacity:
             await self._throttle(Action(account=name, name=one.action), outcome.after)
         self._tell_denial(name, outcome)

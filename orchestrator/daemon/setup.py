@@ -28,5 +28,9 @@ class Setup:
     lease: timedelta
     shutdown_timeout: timedelta
     keep: Keep
+    gap_timeout: timedelta
+    """How long a lane waits for a missing number."""
+    command_ttl: timedelta
+    """How long a command lives that does not say so itself."""
     abandoned: frozenset[str] = frozenset()
     """Accounts with agents and without keys that a person gave up."""

@@ -29,6 +29,8 @@ from orchestrator.daemon.book import Book, Keys
 from orchestrator.daemon.claim import Desk
 from orchestrator.daemon.gateway import Gateway
 from orchestrator.daemon.janitor import Janitor
+from orchestrator.daemon.lane_claim import LaneDesk
+from orchestrator.daemon.lane_scheduler import LaneParts, LaneScheduler
 from orchestrator.daemon.limiter import Action, Limiter
 from orchestrator.daemon.scheduler import Parts, Scheduler
 from orchestrator.daemon.settler import Settler
@@ -40,7 +42,7 @@ from orchestrator.store import accounts, daemons, version
 from orchestrator.store.engine import Connection, DatabaseAway
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.single import hold_single_daemon
-from orchestrator.wake.base import Waker
+from orchestrator.wake.fan import Fan, Seat
 
 RETRY_FIRST_S: Final = 0.2
 RETRY_LAST_S: Final = 5.0
@@ -178,6 +180,15 @@ async def _end(setup: Setup, begun: _Begun) -> None:
     log.info("stopped", daemon=setup.name)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loops:
+    """What runs until it drains, and what settles what they began."""
+
+    tasks: Scheduler
+    lanes: LaneScheduler
+    settling: Settler
+
+
 class _Daemon:
     """The parts of a running daemon, wired."""
 
@@ -186,6 +197,7 @@ class _Daemon:
         self.begun = begun
         self.book = Book(setup.keys)
         self.tally = Tally()
+        self.tasks_seat, self.lanes_seat = Seat(), Seat()
         self.limiter = Limiter(setup.database, _limits(setup.keys))
         self.transport = Transport(now=self._now, on_date=self.book.note_offset)
         self.gateway = Gateway(
@@ -199,35 +211,43 @@ class _Daemon:
     async def serve(self, signals: AsyncIterator[signal.Signals]) -> None:
         """Run everything, until it is asked to stop and what was begun is done."""
         async with self.transport, self.setup.open_waker() as waker:
-            settling = Settler(self._settler_desk(waker))
-            scheduler = Scheduler(self._parts(waker, settling))
-            janitor = self._janitor(scheduler)
+            settling = Settler(self._settler_desk())
+            loops = _Loops(
+                tasks=Scheduler(self._parts(settling)),
+                lanes=LaneScheduler(self._lane_parts()),
+                settling=settling,
+            )
+            janitor = self._janitor(loops.tasks)
             async with anyio.create_task_group() as aside:
-                aside.start_soon(self._watch, signals, scheduler)
+                aside.start_soon(Fan(waker, (self.tasks_seat, self.lanes_seat)).run)
+                aside.start_soon(self._watch, signals, loops)
                 for work in (janitor.beat, janitor.sweep, janitor.prune):
                     aside.start_soon(work)
                 with self.working:
-                    await self._work(scheduler, settling)
+                    await self._work(loops)
                 if self.working.cancelled_caught:
                     log.warning("cut_off", message="what was not settled is left announced")
                 aside.cancel_scope.cancel()
 
-    async def _work(self, scheduler: Scheduler, settling: Settler) -> None:
+    async def _work(self, loops: _Loops) -> None:
         async with anyio.create_task_group() as outcomes:
-            outcomes.start_soon(settling.run)
+            outcomes.start_soon(loops.settling.run)
             async with anyio.create_task_group() as calls:
-                await scheduler.run(calls)
+                async with anyio.create_task_group() as passes:
+                    passes.start_soon(loops.tasks.run, calls)
+                    passes.start_soon(loops.lanes.run, calls)
                 log.info("draining")
                 self._limit(calls)
-            settling.finish()
+            loops.settling.finish()
 
-    async def _watch(self, signals: AsyncIterator[signal.Signals], scheduler: Scheduler) -> None:
+    async def _watch(self, signals: AsyncIterator[signal.Signals], loops: _Loops) -> None:
         async for number in signals:
             log.info("signal", signal=signal.Signals(number).name)
             if number == signal.SIGHUP:
                 await self._reload()
             else:
-                scheduler.drain()
+                loops.tasks.drain()
+                loops.lanes.drain()
                 self._limit_work()
 
     async def _reload(self) -> None:
@@ -258,7 +278,27 @@ class _Daemon:
     def _now(self) -> datetime:
         return self.begun.anchor.not_earlier(boot_ns())
 
-    def _settler_desk(self, waker: Waker) -> settler.Desk:
+    def _nudge(self) -> None:
+        self.tasks_seat.nudge()
+        self.lanes_seat.nudge()
+
+    def _lane_parts(self) -> LaneParts:
+        return LaneParts(
+            database=self.setup.database,
+            limiter=self.limiter,
+            gateway=self.gateway,
+            tally=self.tally,
+            seat=self.lanes_seat,
+            desk=LaneDesk(
+                daemon_id=self.begun.daemon_id,
+                daemon_name=self.setup.name,
+                book=self.book,
+                gap_timeout=self.setup.gap_timeout,
+                command_ttl=self.setup.command_ttl,
+            ),
+        )
+
+    def _settler_desk(self) -> settler.Desk:
         return settler.Desk(
             database=self.setup.database,
             limiter=self.limiter,
@@ -266,10 +306,10 @@ class _Daemon:
             tally=self.tally,
             daemon_id=self.begun.daemon_id,
             daemon_name=self.setup.name,
-            nudge=waker.nudge,
+            nudge=self._nudge,
         )
 
-    def _parts(self, waker: Waker, settling: Settler) -> Parts:
+    def _parts(self, settling: Settler) -> Parts:
         desk = Desk(
             daemon_id=self.begun.daemon_id,
             daemon_name=self.setup.name,
@@ -284,7 +324,8 @@ class _Daemon:
             limiter=self.limiter,
             gateway=self.gateway,
             settler=settling,
-            waker=waker,
+            seat=self.tasks_seat,
+            on_pass=self.lanes_seat.nudge,
             desk=desk,
             notified=self.setup.notified,
         )

@@ -8,8 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from orchestrator.core.outcome import Done, Gone
-from orchestrator.daemon.settle import Settlement
+from orchestrator.core.outcome import Done, Gone, Settled
 from orchestrator.store import health
 from orchestrator.store.schema import LATENCY_BOUNDS_MS
 
@@ -24,13 +23,13 @@ class Tally:
     calls: Counter[Cell] = field(default_factory=Counter)
     failures: Counter[Cell] = field(default_factory=Counter)
 
-    def count(self, account: str, one: Settlement) -> None:
+    def count(self, account: str, action: str, settled: Settled, latency_ms: int) -> None:
         """Count a call."""
-        minute = one.settled.answered_at.replace(second=0, microsecond=0)
-        bucket = min(bisect_left(LATENCY_BOUNDS_MS, one.latency_ms), len(LATENCY_BOUNDS_MS) - 1)
-        cell = (account, one.action, minute, bucket)
+        minute = settled.answered_at.replace(second=0, microsecond=0)
+        bucket = min(bisect_left(LATENCY_BOUNDS_MS, latency_ms), len(LATENCY_BOUNDS_MS) - 1)
+        cell = (account, action, minute, bucket)
         self.calls[cell] += 1
-        if not isinstance(one.settled.outcome, Done | Gone):
+        if not isinstance(settled.outcome, Done | Gone):
             self.failures[cell] += 1
 
     def take(self) -> list[health.Sum]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from orchestrator.core.command import Command
 from orchestrator.core.model import Agent, Caps, Verb
 from orchestrator.core.outcome import Indefinite, NotSent, Outcome
 
@@ -127,4 +128,30 @@ class Provider(Protocol):
 
     def poll(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Ask whether an agent whose handle is known is still there."""
+        ...
+
+    def command_action(self, command: Command) -> str | None:
+        """Return the vendor's action that a command counts against; null: it has no such thing."""
+        ...
+
+    def command_problems(self, command: Command) -> tuple[Problem, ...]:
+        """Return everything the vendor would refuse about this command, without asking it."""
+        ...
+
+    def command(self, agent: Agent, command: Command, stamp: Stamp) -> Conversation:
+        """Carry out a command on a running agent. `Done.result` is what the vendor returned.
+
+        Of a listening command `sequence` is set. `Gone`: the agent is not there (any more).
+        """
+        ...
+
+    def fixed_body(self, agent: Agent, spec: Spec) -> bytes:
+        """Return that part of `body` which no update of a running agent can change.
+
+        Two specs with equal fixed parts differ only in what `update` can bring about.
+        """
+        ...
+
+    def update(self, agent: Agent, spec: Spec, stamp: Stamp) -> Conversation:
+        """Bring a running agent to this spec in place."""
         ...

@@ -72,15 +72,28 @@ def given(fields: Mapping[str, Any] | None) -> dict[str, Any]:
     return {key: value for key, value in (fields or {}).items() if value is not None}
 
 
-def filled_problems(spec: Spec, filled: Mapping[Path, Any]) -> tuple[Problem, ...]:
-    """Return a problem for each place of the spec that contradicts the daemon.
+def shape(value: Any) -> Any:
+    """Return an object's keys, all the way down, and of everything else only whether it is null.
+
+    Two objects of one shape differ in values alone: what is given the one after the other ends up
+    as the other, whether the vendor replaces what it had or lays the new over it.
+    """
+    if isinstance(value, Mapping):
+        return {key: shape(inner) for key, inner in value.items()}
+    return value is not None
+
+
+def filled_problems(
+    spec: Spec, filled: Mapping[Path, Any], prefix: str = "spec"
+) -> tuple[Problem, ...]:
+    """Return a problem for each place of the spec, or payload, that contradicts the daemon.
 
     `filled` has a place, as keys from the top, and what the daemon writes there; None where no
     value of a spec's could be right, since it is made anew for each start.
     """
     places = ((path, own, _at(spec, path)) for path, own in filled.items())
     return tuple(
-        problem(("spec", *path), _own_word(own), value)
+        problem((prefix, *path), _own_word(own), value)
         for path, own, value in places
         if value is not None and value != own
     )

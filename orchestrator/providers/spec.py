@@ -13,7 +13,7 @@ Rule 3: whatever the application wrote, the work is bounded and nothing raises.
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -145,6 +145,11 @@ def as_json_string(value: Any) -> str:
     return value if isinstance(value, str) else canonical_json(value).decode()
 
 
+def with_json_strings(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return a copy in which those of `names` that are there are strings that hold JSON."""
+    return {k: as_json_string(v) if k in names else v for k, v in fields.items()}
+
+
 def json_text(value: Any) -> Any:
     """Check a field that wants a string holding a JSON object, or that object.
 
@@ -162,6 +167,15 @@ def json_text(value: Any) -> Any:
     if not isinstance(decoded, dict):
         raise mistake(expected)
     return value
+
+
+def decoded(value: Any) -> Any:
+    """Return the object that a field holds, as itself or as JSON in a string.
+
+    Raises a `mistake` for anything else; meant for `BeforeValidator`.
+    """
+    checked = json_text(value)
+    return json.loads(checked) if isinstance(checked, str) else checked
 
 
 def _unsendable(value: Any, path: Path) -> Iterator[Problem]:

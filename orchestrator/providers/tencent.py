@@ -1,12 +1,11 @@
-"""Tencent TRTC "Conversational AI" (API 2019-07-22): one account's calls, and what answers mean.
+"""Tencent TRTC "Conversational AI" (API 2019-07-22): one account's calls.
 
-Rule 1: an error is recognised by `Response.Error` alone. The vendor sends it under HTTP 200, with
-whatever Content-Type.
-Rule 2: a start is a success only with a TaskId, since nothing else can stop it.
-Rule 3: the UserSig is made for each send and stays out of `body`, which tells two starts apart.
+Rule 1: a start is a success only with a TaskId, since nothing else can stop it.
+Rule 2: the UserSig is made for each send and stays out of `body`, which tells two starts apart.
 
 Sources: StartAIConversation, StopAIConversation, DescribeAIConversation, RemoveUser and
-RemoveUserByStrRoomId of API 2019-07-22, and the common error codes (trtc.io 34270).
+RemoveUserByStrRoomId of API 2019-07-22. What codes mean is in tencent_answers, what commands hold
+in tencent_commands.
 """
 
 import json
@@ -17,37 +16,31 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
+from orchestrator.core.command import Command
 from orchestrator.core.model import Agent, Caps, Recovery, Verb
-from orchestrator.core.outcome import (
-    Denied,
-    Done,
-    Expired,
-    Gone,
-    Indefinite,
-    Outcome,
-    Refused,
-    Throttled,
-)
-from orchestrator.providers.base import (
-    Conversation,
-    Problem,
-    Reply,
-    Request,
-    Spec,
-    Stamp,
-)
+from orchestrator.core.outcome import Done, Gone, Outcome
+from orchestrator.providers.base import Conversation, Problem, Request, Spec, Stamp
 from orchestrator.providers.fields import given
-from orchestrator.providers.reading import (
-    Verdict,
-    at_capacity,
-    printable,
-    read_object,
-    started,
-    unreadable,
-)
+from orchestrator.providers.reading import started
 from orchestrator.providers.signing import TC3Call, TC3Keys, sign_tc3
-from orchestrator.providers.spec import as_json_string, canonical_json
-from orchestrator.providers.tencent_spec import is_numeric_room, start_problems
+from orchestrator.providers.spec import canonical_json, with_json_strings
+from orchestrator.providers.tencent_answers import (
+    Fields,
+    read_acknowledgement,
+    read_answer,
+    read_description,
+    read_started,
+)
+from orchestrator.providers.tencent_commands import (
+    ACTIONS,
+    CONTROL,
+    UPDATE,
+    command_fields,
+    command_problems,
+    fixed_fields,
+    update_fields,
+)
+from orchestrator.providers.tencent_spec import JSON_FIELDS, is_numeric_room, start_problems
 from orchestrator.providers.tokens import make_user_sig
 
 API_VERSION = "2019-07-22"
@@ -67,7 +60,10 @@ REMOVE_FROM_STRING_ROOM = "RemoveUserByStrRoomId"
 REMOVE_FROM_NUMERIC_ROOM = "RemoveUser"
 
 LIMITS: Mapping[str, int] = MappingProxyType(
-    dict.fromkeys((START, STOP, DESCRIBE, REMOVE_FROM_STRING_ROOM, REMOVE_FROM_NUMERIC_ROOM), 20)
+    dict.fromkeys(
+        (START, STOP, DESCRIBE, REMOVE_FROM_STRING_ROOM, REMOVE_FROM_NUMERIC_ROOM, CONTROL, UPDATE),
+        20,
+    )
 )
 """Calls per second. Newer pages say 50; 20 holds for every account."""
 
@@ -77,9 +73,6 @@ MAX_IDLE_TIME = 60
 USER_SIG_LIFE = timedelta(hours=24)
 """How long an agent may enter its room again: the vendor checks a UserSig at each entry."""
 
-_JSON_FIELDS = frozenset({"LLMConfig", "TTSConfig", "AvatarConfig"})
-"""Fields that travel as a string that holds JSON."""
-
 _ACTIONS: Mapping[Verb, str] = MappingProxyType(
     {
         Verb.START: START,
@@ -87,62 +80,9 @@ _ACTIONS: Mapping[Verb, str] = MappingProxyType(
         Verb.FIND: DESCRIBE,
         Verb.POLL: DESCRIBE,
         Verb.KICK: REMOVE_FROM_STRING_ROOM,
+        Verb.UPDATE: UPDATE,
     }
 )
-
-_CODES: Mapping[str, Verdict] = MappingProxyType(
-    {
-        "AuthFailure.SignatureExpire": Expired,
-        "FailedOperation.RequestOutdated": Expired,
-        "FailedOperation.TaskNotExist": Gone,
-        "FailedOperation.TaskFinished": Gone,
-        "FailedOperation.RoomNotExist": Gone,
-        # An earlier send was taken. Nobody told its TaskId, so it has to be looked for.
-        "FailedOperation.TaskExist": Indefinite,
-        "FailedOperation.NotAbility": Denied,
-        "FailedOperation.NotAllowed": Denied,
-        "FailedOperation.SdkAppIdNotExist": Denied,
-        "FailedOperation.SdkAppIdNotUnderAppId": Denied,
-        "FailedOperation.RestrictedFrequency": Throttled,
-        "FailedOperation.RestrictedConcurrency": at_capacity,
-        "OperationDenied.FreqOverLimit": Throttled,
-        "ResourceInsufficient.RequestRejection": at_capacity,
-        "UnsupportedOperation.TaskLimit": at_capacity,
-        "LimitExceeded.ConcurrencyLimit": at_capacity,
-        # Both come from the account's configuration: no change of a row would help.
-        "InvalidParameter.SdkAppId": Denied,
-        "InvalidParameter.UserSig": Denied,
-    }
-)
-"""Codes by their full name."""
-
-_FAMILIES: Mapping[str, Verdict] = MappingProxyType(
-    {
-        "AuthFailure": Denied,
-        "UnauthorizedOperation": Denied,
-        "IpInBlacklist": Denied,
-        "IpNotInWhitelist": Denied,
-        "RequestLimitExceeded": Throttled,
-        "ActionOffline": Refused,
-        "InvalidAction": Refused,
-        "InvalidParameter": Refused,
-        "InvalidParameterValue": Refused,
-        "InvalidRequest": Refused,
-        "MissingParameter": Refused,
-        "NoSuchProduct": Refused,
-        "NoSuchVersion": Refused,
-        "RequestSizeLimitExceeded": Refused,
-        "UnknownParameter": Refused,
-        "UnsupportedOperation": Refused,
-        "UnsupportedProtocol": Refused,
-        "UnsupportedRegion": Refused,
-    }
-)
-"""Codes by what stands before the dot. What is in neither table (InternalError, ServiceUnavailable,
-ResourceUnavailable, what the vendor adds tomorrow) may have had an effect: `Indefinite`."""
-
-Fields = Mapping[str, Any]
-"""The object under `Response` of an answer without an error."""
 
 
 @dataclass(kw_only=True, slots=True, repr=False, eq=False)
@@ -216,22 +156,22 @@ class Tencent:
             at=stamp.signed_at,
             life=USER_SIG_LIFE,
         )
-        return started((yield from self._ask(START, fields, stamp, _read_started)))
+        return started((yield from self._ask(START, fields, stamp, read_started)))
 
     def stop(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Stop it by its TaskId; there is no stop by a name of ours."""
         fields = {"TaskId": agent.vendor_task_id}
-        return (yield from self._ask(STOP, fields, stamp, _read_acknowledgement))
+        return (yield from self._ask(STOP, fields, stamp, read_acknowledgement))
 
     def find(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Ask for it by its SessionId. `Done.handle` is the TaskId, if the vendor tells it."""
         fields = {"SdkAppId": self.sdk_app_id, "SessionId": agent.session_name}
-        return (yield from self._ask(DESCRIBE, fields, stamp, _read_description))
+        return (yield from self._ask(DESCRIBE, fields, stamp, read_description))
 
     def poll(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Ask by its TaskId whether it is still there."""
         fields = {"TaskId": agent.vendor_task_id}
-        return (yield from self._ask(DESCRIBE, fields, stamp, _read_description))
+        return (yield from self._ask(DESCRIBE, fields, stamp, read_description))
 
     def kick(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Remove the agent's user id from its room.
@@ -240,22 +180,44 @@ class Tencent:
         name, and the vendor keeps both apart: such a room is asked for as both, string first.
         """
         fields = self._removal(agent, agent.room_id)
-        named = yield from self._ask(REMOVE_FROM_STRING_ROOM, fields, stamp, _read_acknowledgement)
+        named = yield from self._ask(REMOVE_FROM_STRING_ROOM, fields, stamp, read_acknowledgement)
         if not isinstance(named, Done | Gone) or not is_numeric_room(agent.room_id):
             return named
         fields = self._removal(agent, int(agent.room_id))
         numbered = yield from self._ask(
-            REMOVE_FROM_NUMERIC_ROOM, fields, stamp, _read_acknowledgement
+            REMOVE_FROM_NUMERIC_ROOM, fields, stamp, read_acknowledgement
         )
         return named if isinstance(numbered, Gone) else numbered
+
+    def command_action(self, command: Command) -> str | None:
+        """Return the vendor's call for a command; null for what it has none for."""
+        return ACTIONS.get(command.kind)
+
+    def command_problems(self, command: Command) -> tuple[Problem, ...]:
+        """Return everything the vendor would refuse about this command, without asking it."""
+        return command_problems(command)
+
+    def command(self, agent: Agent, command: Command, stamp: Stamp) -> Conversation:
+        """Carry out a command on the conversation. The vendor returns nothing but its RequestId."""
+        fields = command_fields(agent.vendor_task_id, command)
+        action = ACTIONS[command.kind]
+        return (yield from self._ask(action, fields, stamp, read_acknowledgement))
+
+    def fixed_body(self, agent: Agent, spec: Spec) -> bytes:
+        """Return the body of a start without what UpdateAIConversation can change."""
+        return canonical_json(fixed_fields(self._start_fields(agent, spec)))
+
+    def update(self, agent: Agent, spec: Spec, stamp: Stamp) -> Conversation:
+        """Give the running conversation what of this spec it can take."""
+        fields = update_fields(self._start_fields(agent, spec)) | {"TaskId": agent.vendor_task_id}
+        return (yield from self._ask(UPDATE, fields, stamp, read_acknowledgement))
 
     def _removal(self, agent: Agent, room: str | int) -> dict[str, Any]:
         return {"SdkAppId": self.sdk_app_id, "RoomId": room, "UserIds": [agent.name]}
 
     def _start_fields(self, agent: Agent, spec: Spec) -> dict[str, Any]:
         """Return the spec with all that the daemon fills in, but for the UserSig."""
-        asked = given(spec)
-        texts = {name: as_json_string(asked[name]) for name in _JSON_FIELDS & asked.keys()}
+        asked = with_json_strings(given(spec), JSON_FIELDS)
         config = {
             "MaxIdleTime": MAX_IDLE_TIME,
             **given(spec.get("AgentConfig")),
@@ -265,7 +227,6 @@ class Tencent:
         return {
             "RoomIdType": 1,
             **asked,
-            **texts,
             "SdkAppId": self.sdk_app_id,
             "RoomId": agent.room_id,
             "SessionId": agent.session_name,
@@ -296,74 +257,4 @@ class Tencent:
             headers=sign_tc3(call, keys=keys, at=stamp.signed_at),
             body=body,
         )
-        return _judge(reply, read)
-
-
-def _judge(reply: Reply, read: Callable[[Fields], Outcome]) -> Outcome:
-    """Return what a reply means: the transport's verdict, the vendor's error, or its answer."""
-    envelope = read_object(reply)
-    if not isinstance(envelope, dict):
-        return envelope
-    fields = envelope.get("Response")
-    if not isinstance(fields, dict):
-        return unreadable("there is no object under Response")
-    if fields.get("Error") is not None:
-        return _read_error(fields)
-    return read(fields)
-
-
-def _read_error(fields: Fields) -> Outcome:
-    """Return the verdict on `Response.Error`: by its whole code, else by its family."""
-    error = fields["Error"]
-    code = printable(error.get("Code")) if isinstance(error, Mapping) else ""
-    if not code:
-        return unreadable("there is no code under Response.Error", _request_id(fields))
-    family, _, _ = code.partition(".")
-    verdict = _CODES.get(code) or _FAMILIES.get(family, Indefinite)
-    return verdict(
-        code=code, message=printable(error.get("Message")), request_id=_request_id(fields)
-    )
-
-
-def _read_started(fields: Fields) -> Outcome:
-    """Read the answer to a start: without a TaskId something may run that nobody can stop."""
-    handle = _task_id(fields)
-    if handle is None:
-        return Indefinite(
-            code="EmptyTaskId",
-            message="the start succeeded without a TaskId",
-            request_id=_request_id(fields),
-        )
-    return Done(handle=handle, request_id=_request_id(fields))
-
-
-def _read_acknowledgement(fields: Fields) -> Outcome:
-    """Read a success that consists of its RequestId alone; without one nobody acknowledged."""
-    request_id = _request_id(fields)
-    return Done(request_id=request_id) if request_id else unreadable("there is no RequestId")
-
-
-def _read_description(fields: Fields) -> Outcome:
-    """Read the answer of Describe. The official example has neither TaskId nor SessionId."""
-    request_id = _request_id(fields)
-    match fields.get("Status"):
-        case "Idle" | "Preparing" | "InProgress":
-            return Done(handle=_task_id(fields), request_id=request_id)
-        case "Stopped":
-            return Gone(code="Stopped", request_id=request_id)
-        case status:
-            return Indefinite(
-                code="UnknownStatus",
-                message=f"the status is {printable(status) or 'no text'}",
-                request_id=request_id,
-            )
-
-
-def _task_id(fields: Fields) -> str | None:
-    """Return the TaskId as the vendor wrote it: it is opaque, and compared exactly."""
-    given = fields.get("TaskId")
-    return given if isinstance(given, str) and given else None
-
-
-def _request_id(fields: Fields) -> str:
-    return printable(fields.get("RequestId"))
+        return read_answer(reply, read)

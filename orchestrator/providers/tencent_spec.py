@@ -10,7 +10,6 @@ AgentConfig, STTConfig, AmbientSound, TurnDetection and VoicePrint of the offici
 as JSON in a string; `TRTCParams` of the TRTC client SDK for rooms; tls-sig-api v2 for user ids.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -22,7 +21,7 @@ from pydantic_core import PydanticCustomError
 from orchestrator.core.model import Agent
 from orchestrator.providers.base import Problem, Spec
 from orchestrator.providers.fields import IdRule, filled_problems, one_of
-from orchestrator.providers.spec import SpecModel, json_text, mistake, problem, problems
+from orchestrator.providers.spec import SpecModel, decoded, mistake, problem, problems
 
 USER_ID = IdRule(limit=32, characters=r"A-Za-z0-9_-", alphabet="letters, digits, _ and -")
 STRING_ROOM = IdRule(
@@ -31,6 +30,9 @@ STRING_ROOM = IdRule(
     alphabet="letters, digits, spaces and !#$%&()+-:;<=.>?@[]^_{}|~,",
 )
 NUMERIC_ROOM_LIMIT = 2**32 - 1
+
+JSON_FIELDS = frozenset({"LLMConfig", "TTSConfig", "AvatarConfig"})
+"""Fields that travel as a string that holds JSON."""
 
 _AGENT_USER_ID = ("spec", "AgentConfig", "UserId")
 
@@ -43,7 +45,7 @@ def start_problems(sdk_app_id: int, agent: Agent, spec: Spec) -> tuple[Problem, 
     return (
         *_id_problems(agent, spec),
         *problems(StartBody, spec),
-        *_speech_problems(spec),
+        *speech_problems(spec, "spec"),
         *filled_problems(
             spec,
             {
@@ -67,13 +69,18 @@ def is_numeric_room(room_id: str) -> bool:
     )
 
 
-def decoded(value: Any) -> Any:
-    """Return the object that a field holds, as itself or as JSON in a string.
+def speech_problems(fields: Any, prefix: str) -> tuple[Problem, ...]:
+    """Check what a known TTSType adds; that there is a type is checked with the rest.
 
-    Raises a `mistake` for anything else; meant for `BeforeValidator`.
+    `fields` is what holds the TTSConfig, and stands at `prefix`.
     """
-    checked = json_text(value)
-    return json.loads(checked) if isinstance(checked, str) else checked
+    try:
+        config = decoded(fields.get("TTSConfig"))
+    except PydanticCustomError:
+        return ()
+    kind = config.get("TTSType")
+    model = _TTS_MODELS.get(kind) if isinstance(kind, str) else None
+    return () if model is None else problems(model, config, f"{prefix}.TTSConfig")
 
 
 def _check_hot_words(value: str) -> str:
@@ -245,14 +252,3 @@ def _room_problems(room_id: str, room_type: Any) -> tuple[Problem, ...]:
         return ()
     expected = f"a number from 1 to {NUMERIC_ROOM_LIMIT}, since RoomIdType is 0"
     return (problem(("room_id",), expected, room_id),)
-
-
-def _speech_problems(spec: Spec) -> tuple[Problem, ...]:
-    """Check what a known TTSType adds; that there is a type is checked with the rest."""
-    try:
-        fields = decoded(spec.get("TTSConfig"))
-    except PydanticCustomError:
-        return ()
-    kind = fields.get("TTSType")
-    model = _TTS_MODELS.get(kind) if isinstance(kind, str) else None
-    return () if model is None else problems(model, fields, "spec.TTSConfig")

@@ -8,7 +8,8 @@ nothing.
 
 Sources: StartVoiceChat and StopVoiceChat (docs/6348: 1316244 and its stop page for 2024-06-01,
 1558163 and 1404672 for 2024-12-01, 2123348 and 2123349 for 2025-06-01), GetRoomOnlineUsers as in
-the vendor's Go SDK, V4 signing as in its Python SDKs.
+the vendor's Go SDK, V4 signing as in its Python SDKs. What codes mean is in volcengine_answers,
+what commands hold in volcengine_commands.
 """
 
 import json
@@ -19,8 +20,9 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
+from orchestrator.core.command import Command
 from orchestrator.core.model import Agent, Caps, Recovery, Verb
-from orchestrator.core.outcome import Refused
+from orchestrator.core.outcome import Done, Outcome, Refused
 from orchestrator.providers.base import (
     Conversation,
     Problem,
@@ -31,8 +33,23 @@ from orchestrator.providers.base import (
 )
 from orchestrator.providers.fields import given
 from orchestrator.providers.signing import Unsigned, V4Keys, canonical_query, sign_v4
-from orchestrator.providers.spec import as_json_string, canonical_json
-from orchestrator.providers.volcengine_answers import read_presence, read_start, read_stop
+from orchestrator.providers.spec import canonical_json, with_json_strings
+from orchestrator.providers.volcengine_answers import (
+    read_presence,
+    read_start,
+    read_stop,
+    read_update,
+)
+from orchestrator.providers.volcengine_commands import (
+    PARAMETER_VERSIONS,
+    UPDATE,
+    changeable_parts,
+    command_body,
+    command_problems,
+    fixed_parts,
+    has_command,
+    update_body,
+)
 from orchestrator.providers.volcengine_spec import (
     FIRST_GENERATION,
     asked_user_id,
@@ -44,7 +61,6 @@ ONLINE_USERS_VERSION = "2023-11-01"
 
 START = "StartVoiceChat"
 STOP = "StopVoiceChat"
-UPDATE = "UpdateVoiceChat"
 ONLINE_USERS = "GetRoomOnlineUsers"
 
 LIMITS: Mapping[str, int] = MappingProxyType({START: 60, STOP: 60, UPDATE: 60, ONLINE_USERS: 40})
@@ -68,11 +84,14 @@ _ACTIONS: Mapping[Verb, str] = MappingProxyType(
         Verb.START: START,
         Verb.STOP: STOP,
         Verb.POLL: ONLINE_USERS,
+        Verb.UPDATE: UPDATE,
         # What `caps` rule out; the nearest there is.
         Verb.FIND: ONLINE_USERS,
         Verb.KICK: STOP,
     }
 )
+
+_UNSUPPORTED = Refused(code="Unsupported", message="Volcengine has no call for this")
 
 
 @dataclass(kw_only=True, slots=True, repr=False, eq=False)
@@ -137,13 +156,7 @@ class Volcengine(Provider):
 
     def body(self, agent: Agent, spec: Spec) -> bytes:
         """Return the StartVoiceChat body. The spec is one without problems."""
-        fields = {
-            **given(spec),
-            "AppId": self.app_id,
-            "RoomId": agent.room_id,
-            **(self._by_user(agent, spec) if self._goes_by_user else self._by_task(agent, spec)),
-        }
-        return canonical_json({**fields, "Config": _with_json_strings(fields["Config"])})
+        return canonical_json(self._start_fields(agent, spec))
 
     def start(self, agent: Agent, spec: Spec, stamp: Stamp) -> Conversation:
         """Start the agent. `Done.handle` is its TaskId, also where the API does not know it."""
@@ -173,15 +186,58 @@ class Volcengine(Provider):
 
     def find(self, agent: Agent, stamp: Stamp) -> Conversation:  # noqa: ARG002 - the protocol's
         """Refuse: no call lists or describes tasks; the stop goes by a name of ours."""
-        return (yield from _unsupported())
+        return (yield from _without_asking(_UNSUPPORTED))
 
     def kick(self, agent: Agent, stamp: Stamp) -> Conversation:  # noqa: ARG002 - the protocol's
         """Refuse: a user can be banned from a room, but nobody says that this ends the task."""
-        return (yield from _unsupported())
+        return (yield from _without_asking(_UNSUPPORTED))
+
+    def command_action(self, command: Command) -> str | None:
+        """Return UpdateVoiceChat, or null for what this version of it cannot do."""
+        return UPDATE if has_command(self.api_version, command.kind) else None
+
+    def command_problems(self, command: Command) -> tuple[Problem, ...]:
+        """Return everything the vendor would refuse about this command, without asking it."""
+        return command_problems(self.app_id, command)
+
+    def command(self, agent: Agent, command: Command, stamp: Stamp) -> Conversation:
+        """Carry out a command on the agent. The vendor returns nothing but its success."""
+        body = command_body(self.app_id, agent, command)
+        return read_update((yield self._post(UPDATE, body, stamp)))
+
+    def fixed_body(self, agent: Agent, spec: Spec) -> bytes:
+        """Return the body of a start without what UpdateParameters can change, if there is that."""
+        fields = self._start_fields(agent, spec)
+        if self.api_version in PARAMETER_VERSIONS:
+            fields["Config"] = fixed_parts(fields["Config"])
+        return canonical_json(fields)
+
+    def update(self, agent: Agent, spec: Spec, stamp: Stamp) -> Conversation:
+        """Give the running agent what of this spec it can take.
+
+        Where nothing can be changed, a spec with an equal `fixed_body` is the same spec in other
+        words: it is there already, and nobody is asked.
+        """
+        config = self._start_fields(agent, spec)["Config"]
+        parts = changeable_parts(config) if self.api_version in PARAMETER_VERSIONS else {}
+        if not parts:
+            return (yield from _without_asking(Done()))
+        return read_update(
+            (yield self._post(UPDATE, update_body(self.app_id, agent, parts), stamp))
+        )
 
     @property
     def _goes_by_user(self) -> bool:
         return self.api_version == FIRST_GENERATION
+
+    def _start_fields(self, agent: Agent, spec: Spec) -> dict[str, Any]:
+        fields = {
+            **given(spec),
+            "AppId": self.app_id,
+            "RoomId": agent.room_id,
+            **(self._by_user(agent, spec) if self._goes_by_user else self._by_task(agent, spec)),
+        }
+        return {**fields, "Config": _with_json_strings(fields["Config"])}
 
     def _by_task(self, agent: Agent, spec: Spec) -> dict[str, Any]:
         config = {
@@ -235,12 +291,11 @@ def _with_json_strings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return `Config` with strings where the vendor wants JSON in a string."""
     if config.get("LLMConfig") is None:
         return dict(config)
-    llm = given(config["LLMConfig"])
-    texts = {name: as_json_string(llm[name]) for name in ("Custom", "Feature") if name in llm}
-    return {**config, "LLMConfig": {**llm, **texts}}
+    llm = with_json_strings(given(config["LLMConfig"]), {"Custom", "Feature"})
+    return {**config, "LLMConfig": llm}
 
 
-def _unsupported() -> Conversation:
+def _without_asking(outcome: Outcome) -> Conversation:
     """Hold a conversation without a request."""
     yield from ()
-    return Refused(code="Unsupported", message="Volcengine has no call for this")
+    return outcome

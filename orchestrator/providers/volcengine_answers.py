@@ -112,6 +112,11 @@ def read_stop(reply: Reply) -> Outcome:
     return read_answer(reply, _read_ok)
 
 
+def read_update(reply: Reply) -> Outcome:
+    """Return what the answer to UpdateVoiceChat means. It tells nothing but its success."""
+    return read_answer(reply, _read_ok)
+
+
 def read_presence(reply: Reply, agent_user_id: str) -> Outcome:
     """Return what the answer to GetRoomOnlineUsers says of one user: `Done` if there, or `Gone`."""
 

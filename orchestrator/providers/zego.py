@@ -1,15 +1,14 @@
-"""ZEGO "AI Agent" (server API V2): one account's calls, and what their answers mean.
+"""ZEGO "AI Agent" (server API V2): one account's calls.
 
-Rule 1: only `Code` counts, an integer. `Message` is free text, and HTTP 200 says nothing.
-Rule 2: a create is a success only with an AgentInstanceId, since nothing else can delete it.
-Rule 3: every request has a nonce of its own, also within one conversation.
+Rule 1: a create is a success only with an AgentInstanceId, since nothing else can delete it.
+Rule 2: every request has a nonce of its own, also within one conversation.
 
 The vendor can neither list instances nor look one up by what we named it. What is left is to look
 into the room for the agent's user id, and that needs every page of it.
 
 Sources: core_products/aiagent/en/server of ZEGOCLOUD/docs_all (accessing-server-apis,
-create-agent-instance, delete-agent-instance, return-codes), and the RTC server API pages
-DescribeUserList and KickoutUser.
+create-agent-instance, delete-agent-instance), and the RTC server API pages DescribeUserList and
+KickoutUser. What codes mean is in zego_answers, what commands hold in zego_commands.
 """
 
 import json
@@ -19,6 +18,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
+from orchestrator.core.command import Command
 from orchestrator.core.model import Agent, Caps, Recovery, Verb
 from orchestrator.core.outcome import (
     Denied,
@@ -27,30 +27,35 @@ from orchestrator.core.outcome import (
     Gone,
     Indefinite,
     NotSent,
-    Outcome,
     Refused,
     Throttled,
 )
-from orchestrator.providers.base import (
-    Conversation,
-    Problem,
-    Reply,
-    Request,
-    Response,
-    Spec,
-    Stamp,
-)
+from orchestrator.providers.base import Conversation, Problem, Request, Spec, Stamp
 from orchestrator.providers.fields import given
-from orchestrator.providers.reading import (
-    Verdict,
-    at_capacity,
-    printable,
-    read_object,
-    started,
-    unreadable,
-)
+from orchestrator.providers.reading import Verdict, printable, started, unreadable
 from orchestrator.providers.signing import Query, zego_query
 from orchestrator.providers.spec import canonical_json
+from orchestrator.providers.zego_answers import (
+    AGENT_EXISTS,
+    CREATE_CODES,
+    NOT_READY_CODES,
+    REGISTERED_CODES,
+    ROOM_CODES,
+    STALE_CODES,
+    UPDATE_CODES,
+    Answer,
+    acknowledged,
+    read_answer,
+    read_command,
+)
+from orchestrator.providers.zego_commands import (
+    ACTIONS,
+    UPDATE_INSTANCE,
+    command_fields,
+    command_problems,
+    fixed_fields,
+    update_fields,
+)
 from orchestrator.providers.zego_spec import start_problems
 
 CAPS = Caps(
@@ -59,6 +64,8 @@ CAPS = Caps(
     poll_proves_absence=True,
     signature_window=timedelta(seconds=600),
     agent_user_scope="account",
+    stale_codes=STALE_CODES,
+    not_ready_codes=NOT_READY_CODES,
 )
 
 REGISTER = "RegisterAgent"
@@ -70,7 +77,8 @@ LIST_USERS = "DescribeUserList"
 KICK_OUT = "KickoutUser"
 
 LIMITS: Mapping[str, int] = MappingProxyType(
-    {REGISTER: 10, UPDATE: 10, CREATE: 10, DELETE: 10, QUERY: 10, LIST_USERS: 200, KICK_OUT: 50}
+    dict.fromkeys((REGISTER, UPDATE, CREATE, DELETE, QUERY, *ACTIONS.values()), 10)
+    | {LIST_USERS: 200, KICK_OUT: 50}
 )
 """Calls per second. DescribeUserList is also limited to one per second and room."""
 
@@ -90,71 +98,11 @@ _ACTIONS: Mapping[Verb, str] = MappingProxyType(
         Verb.FIND: LIST_USERS,
         Verb.POLL: QUERY,
         Verb.KICK: KICK_OUT,
+        Verb.UPDATE: UPDATE_INSTANCE,
     }
-)
-
-AGENT_EXISTS = 410001008
-AGENT_NOT_FOUND = 410001009
-TRANSIENT_CREATE_FAILURE = 410004014
-
-_CODES: Mapping[int, Verdict] = MappingProxyType(
-    {
-        100000004: Expired,
-        410001002: Gone,
-        # Host, AppId, keys, services and test licences: the account's configuration.
-        **dict.fromkeys((100000000, 100000001, 100000005, 100000010, 100000011), Denied),
-        **dict.fromkeys((100000016, 100000017, 410000002, 410000005, 410000006), Denied),
-        **dict.fromkeys((410001033, 410001034, 410001035), Denied),
-        # Too many calls, or the vendor is short of everything.
-        **dict.fromkeys((410000010, 410000018, 410001029), Throttled),
-        # Too many agents.
-        **dict.fromkeys((410000011, 410001025, 410001031), at_capacity),
-        # What the gateway and then the service cannot read or use in a request.
-        **dict.fromkeys((100000002, 100000003, 100000006, 100000007, 100000008), Refused),
-        **dict.fromkeys((100000009, 100000012, 100000013, 100000014), Refused),
-        **dict.fromkeys((410000003, 410000004, 410000014, AGENT_NOT_FOUND), Refused),
-        **dict.fromkeys((410001010, 410001026, 410001027, 410001048), Refused),
-        **dict.fromkeys((410001042, 410001047, 410001049), Refused),
-    }
-)
-"""What is not here may have had an effect: `Indefinite`. Three of those on purpose:
-
-- 410000001 and 410000009 are failures inside the vendor.
-- 410001003, "create failed", does not say how far it came. The vendor advises a limited retry, and
-  an unknown start is exactly that here: created again under the same user, which evicts what was
-  half made, until `start_within` ends it.
-- 410001041, the instance is draining: it will be gone, and is not yet.
-"""
-
-# The one failure of a create that the vendor's own gateway repeats (pulse-conversation-agent,
-# docs/zh-CN/DEPLOYMENT.md): nothing came of it.
-_CREATE_CODES: Mapping[int, Verdict] = MappingProxyType(
-    dict(_CODES) | {TRANSIENT_CREATE_FAILURE: NotSent}
-)
-
-# A template that was registered a moment ago may not be known everywhere yet.
-_REGISTERED_CODES: Mapping[int, Verdict] = MappingProxyType(
-    dict(_CREATE_CODES) | {AGENT_NOT_FOUND: NotSent}
-)
-
-# The RTC server API has small numbers of its own (docs.zegocloud.com, article 9811): no such room
-# (three codes), no such user, two rate limits, parameters, and the signature.
-_ROOM_CODES: Mapping[int, Verdict] = MappingProxyType(
-    dict(_CODES)
-    | dict.fromkeys((104, 5024, 50001, 50002), Gone)
-    | {7: Throttled, 206: Throttled, 2: Refused, 3: Denied}
 )
 
 _STATUSES = ("IDLE", "LISTENING", "THINKING", "SPEAKING")
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """An answer with Code 0."""
-
-    data: Mapping[str, Any]
-    """The object under `Data`; empty where there is none, as after a delete."""
-    request_id: str
 
 
 @dataclass(kw_only=True, slots=True, repr=False, eq=False)
@@ -216,10 +164,10 @@ class Zego:
         """
         template = spec.get("Agent")
         if template is None:
-            return (yield from self._create(agent, spec, stamp, _CREATE_CODES))
+            return (yield from self._create(agent, spec, stamp, CREATE_CODES))
         match (yield from self._register(template, stamp)):
             case Done():
-                return (yield from self._create(agent, spec, stamp, _REGISTERED_CODES))
+                return (yield from self._create(agent, spec, stamp, REGISTERED_CODES))
             case (Refused() | Denied() | Throttled() | Expired()) as definite:
                 return definite
             case unknown:
@@ -232,13 +180,13 @@ class Zego:
     def stop(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Delete the instance at once; gracefully it might run on for two minutes."""
         fields = {"AgentInstanceId": agent.vendor_task_id}
-        return _acknowledged(_read((yield self._post(DELETE, fields, stamp))))
+        return acknowledged(read_answer((yield self._post(DELETE, fields, stamp))))
 
     def poll(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Ask for the instance's status by its id."""
         fields = {"AgentInstanceId": agent.vendor_task_id}
-        answer = _read((yield self._post(QUERY, fields, stamp)))
-        if not isinstance(answer, _Answer):
+        answer = read_answer((yield self._post(QUERY, fields, stamp)))
+        if not isinstance(answer, Answer):
             return answer
         if answer.data.get("Status") not in _STATUSES:
             return unreadable("there is no known status under Data.Status", answer.request_id)
@@ -255,8 +203,8 @@ class Zego:
             query = {"RoomId": agent.room_id, "Mode": "0", "Limit": str(PAGE_SIZE)}
             if marker:
                 query["Marker"] = marker
-            page = _read((yield self._get(LIST_USERS, query, stamp)), _ROOM_CODES)
-            if not isinstance(page, _Answer):
+            page = read_answer((yield self._get(LIST_USERS, query, stamp)), ROOM_CODES)
+            if not isinstance(page, Answer):
                 return page
             users, following = _user_ids(page), page.data.get("Marker") or ""
             if users is None or not isinstance(following, str):
@@ -271,22 +219,52 @@ class Zego:
     def kick(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Remove the agent's user id from its room."""
         query = {"RoomId": agent.room_id, "UserId[]": [agent.name]}
-        return _acknowledged(_read((yield self._get(KICK_OUT, query, stamp)), _ROOM_CODES))
+        return acknowledged(read_answer((yield self._get(KICK_OUT, query, stamp)), ROOM_CODES))
+
+    def command_action(self, command: Command) -> str | None:
+        """Return the vendor's call for a command; null for `function_result`."""
+        return ACTIONS.get(command.kind)
+
+    def command_problems(self, command: Command) -> tuple[Problem, ...]:
+        """Return everything the vendor would refuse about this command, without asking it."""
+        return command_problems(command)
+
+    def command(self, agent: Agent, command: Command, stamp: Stamp) -> Conversation:
+        """Carry out a command on the instance. `Done.result` has the `Round` it began or ended."""
+        fields = command_fields(agent.vendor_task_id, command)
+        return read_command((yield self._post(ACTIONS[command.kind], fields, stamp)))
+
+    def fixed_body(self, agent: Agent, spec: Spec) -> bytes:
+        """Return the body of a start without what UpdateAgentInstance can change.
+
+        The template is all in it, since whether instances follow a changed one is
+        not documented.
+        """
+        fixed = fixed_fields(self._create_fields(agent, spec))
+        return canonical_json({"Agent": spec.get("Agent"), CREATE: fixed})
+
+    def update(self, agent: Agent, spec: Spec, stamp: Stamp) -> Conversation:
+        """Give the running instance the blocks of this spec."""
+        fields = update_fields(self._create_fields(agent, spec))
+        request = self._post(
+            UPDATE_INSTANCE, {**fields, "AgentInstanceId": agent.vendor_task_id}, stamp
+        )
+        return acknowledged(read_answer((yield request), UPDATE_CODES))
 
     def _register(self, template: Spec, stamp: Stamp) -> Conversation:
         """Make the vendor's template equal to ours, whether it knows one of that AgentId or not."""
-        answer = _read((yield self._post(REGISTER, template, stamp)))
-        if isinstance(answer, _Answer) or answer.code != str(AGENT_EXISTS):
-            return _acknowledged(answer)
-        return _acknowledged(_read((yield self._post(UPDATE, template, stamp))))
+        answer = read_answer((yield self._post(REGISTER, template, stamp)))
+        if isinstance(answer, Answer) or answer.code != str(AGENT_EXISTS):
+            return acknowledged(answer)
+        return acknowledged(read_answer((yield self._post(UPDATE, template, stamp))))
 
     def _create(
         self, agent: Agent, spec: Spec, stamp: Stamp, codes: Mapping[int, Verdict]
     ) -> Conversation:
         """Create the instance; its id is the handle."""
         request = self._post(CREATE, self._create_fields(agent, spec), stamp)
-        answer = _read((yield request), codes)
-        if not isinstance(answer, _Answer):
+        answer = read_answer((yield request), codes)
+        if not isinstance(answer, Answer):
             return started(answer)
         handle = answer.data.get("AgentInstanceId")
         if not isinstance(handle, str) or not handle:
@@ -352,30 +330,7 @@ class Zego:
         )
 
 
-def _read(reply: Reply, codes: Mapping[int, Verdict] = _CODES) -> _Answer | Outcome:
-    """Return a reply's data, or what the lack of it means: the transport's verdict or a code's."""
-    if isinstance(reply, Response) and reply.status == 429:
-        return Throttled(code="HTTP429", message="HTTP status 429")
-    envelope = read_object(reply)
-    if not isinstance(envelope, dict):
-        return envelope
-    code, request_id = envelope.get("Code"), printable(envelope.get("RequestId"))
-    if type(code) is not int:  # a bool is an int to isinstance, and no code
-        return unreadable("there is no integer under Code", request_id)
-    if code != 0:
-        verdict = codes.get(code, Indefinite)
-        message = printable(envelope.get("Message"))
-        return verdict(code=str(code), message=message, request_id=request_id)
-    data = envelope.get("Data")
-    return _Answer(data=data if isinstance(data, dict) else {}, request_id=request_id)
-
-
-def _acknowledged(answer: _Answer | Outcome) -> Outcome:
-    """Return `Done` for an answer of which only the success counts."""
-    return Done(request_id=answer.request_id) if isinstance(answer, _Answer) else answer
-
-
-def _user_ids(page: _Answer) -> list[str] | None:
+def _user_ids(page: Answer) -> list[str] | None:
     """Return the ids of a page of users, null if one cannot be read: it might be the agent's."""
     users = page.data.get("UserList")
     if not isinstance(users, list):

@@ -49,6 +49,9 @@ class Switches:
     volcengine_second_task: str = _switch(
         "another TaskId in an occupied room", "accept", "refuse", default="accept"
     )
+    volcengine_speech_limit: int = _switch(
+        "characters of an ExternalTextToSpeech, which the page only advises", default=200
+    )
     volcengine_agent_visible: bool = _switch(
         "agents stand in VisibleUserList (else in InvisibleUserList)", default=True
     )

@@ -244,6 +244,8 @@ class Tencent:
         payload = fields.get(command)
         if payload is None:
             _refuse("MissingParameter", f"{command} is required")
+        if command == "ServerPushText" and not (payload.get("Text") or payload.get("Audio")):
+            _refuse("InvalidParameter", "ServerPushText: expected a Text or an Audio")
         if command == "ServerPushText" and payload.get("StopAfterPlay"):
             self._world.end(agent, Why.REQUESTED, call.world_at)
         return {}

@@ -16,6 +16,7 @@ from orchestrator.providers.signing import V4_ALGORITHM, Authorization, Unsigned
 from orchestrator.simulator.keys import VolcengineKeys
 from orchestrator.simulator.pace import Pace
 from orchestrator.simulator.times import parse_basic
+from orchestrator.simulator.volcengine_updates import check_update
 from orchestrator.simulator.wire import (
     Answer,
     Call,
@@ -35,20 +36,6 @@ TASK_VERSIONS = ("2024-12-01", "2025-06-01")
 LOOKUP_VERSIONS = ("2023-08-01", "2023-11-01")
 WINDOW = timedelta(seconds=900)
 IDLE_TIMEOUT_S = 180
-
-_UPDATES = {
-    "interrupt": (),
-    "function": ("Message",),
-    "externaltexttospeech": ("Message", "InterruptMode"),
-    "externalpromptsforllm": ("Message",),
-    "externaltexttollm": ("Message", "InterruptMode"),
-    "finishspeechrecognition": (),
-    "updateparameters": ("Parameters",),
-    "setttscontext": (),
-    "updatevoiceprintsv": (),
-    "updatefarfieldconfig": (),
-}
-"""Commands of UpdateVoiceChat, without case, with what each requires."""
 
 _CODE_N = {
     "MissingParameter": 100002,
@@ -240,13 +227,7 @@ class Volcengine:
         return STARTED_ALREADY
 
     def _update(self, call: Call, body: Fields) -> object:
-        command = _require(body, "Command", str)
-        required = _UPDATES.get(command.lower())
-        if required is None:
-            _refuse(f"Command {command!r} is unknown")
-        for name in required:
-            if name not in body:
-                _refuse(f"{name} is required by Command {command}")
+        check_update(call.version, body, self._switches)
         agent = self._tasks.get(_task_key(call, body))
         if agent is None or not self._world.knows(agent, call.world_at):
             return self._unknown_task()

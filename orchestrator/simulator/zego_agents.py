@@ -78,7 +78,7 @@ class ZegoAgents:
                     self._delete,
                     self._query,
                     self._interrupt,
-                    self._say,
+                    self._prompt,
                     self._say,
                     self._start_listening,
                     self._stop_listening,
@@ -176,7 +176,9 @@ class ZegoAgents:
     def _update(self, call: Call, body: Fields) -> None:
         talk = self._talk(call, body)
         _blocks(body)
-        advanced = _object(body, "AdvancedConfig")
+        rtc, advanced = _object(body, "RTC"), _object(body, "AdvancedConfig")
+        if "UserStreamId" in rtc:
+            _id(rtc, "UserStreamId", 128)
         if "CommunicationMode" in advanced:
             mode = _number(advanced, "CommunicationMode", range(2), 0)
             if talk.mode == 2:  # walkie-talkie mode can be neither entered nor left
@@ -210,6 +212,9 @@ class ZegoAgents:
 
     def _say(self, call: Call, body: Fields) -> Fields:
         return {"Round": self._turns.say(self._talk(call, body), body, call.world_at)}
+
+    def _prompt(self, call: Call, body: Fields) -> Fields:
+        return {"Round": self._turns.prompt(self._talk(call, body), body, call.world_at)}
 
     def _start_listening(self, call: Call, body: Fields) -> Fields:
         return {"Round": self._press(call, body, self._turns.start_listening)}

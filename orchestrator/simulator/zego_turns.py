@@ -13,7 +13,10 @@ from orchestrator.simulator.world import Agent, User
 
 WALKIE_TALKIE = 2
 
-_PRIORITIES = {"Low", "Medium", "High"}
+SPEECH_LIMIT = 300
+
+_PRIORITIES = ("Low", "Medium", "High")
+_SAME_PRIORITY = ("ClearAndInterrupt", "Enqueue")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,7 +95,18 @@ class Turns:
         return talk.round
 
     def say(self, talk: Talk, body: Fields, now: datetime) -> int:
-        """Let the agent speak (SendAgentInstanceLLM, SendAgentInstanceTTS); return the round.
+        """Let the agent speak (SendAgentInstanceTTS); return the round.
+
+        Raises:
+            Refusal: the text is too long, or what `prompt` refuses.
+        """
+        text = body.get("Text")
+        if isinstance(text, str) and len(text) > SPEECH_LIMIT:
+            raise Refusal("410000003", f"Text is longer than {SPEECH_LIMIT} characters")
+        return self.prompt(talk, body, now)
+
+    def prompt(self, talk: Talk, body: Fields, now: datetime) -> int:
+        """Let the agent answer (SendAgentInstanceLLM); return the round.
 
         Raises:
             Refusal: the text or its priority is wrong, or the agent listens.
@@ -102,6 +116,8 @@ class Turns:
             raise Refusal("410000003", "Text is invalid")
         if priority not in _PRIORITIES:
             raise Refusal("410000003", "Priority is invalid")
+        if body.get("SamePriorityOption", "Enqueue") not in _SAME_PRIORITY:
+            raise Refusal("410000003", "SamePriorityOption is invalid")
         bypasses = priority == "High" and self._switches.zego_high_while_listening
         if talk.listening_to is not None and not bypasses:
             raise Refusal("410001013", "the agent is listening")

@@ -1,16 +1,17 @@
-"""The statements of `dev`, which stands in for an application: its example tasks.
+"""The statements of `dev`, which stands in for an application: its tasks and its commands.
 
 Rule 1: they are what any application would write, and touch nothing that is the daemon's.
 """
 
 from collections.abc import Collection, Iterable
 
-from sqlalchemy import Connection, exists, func, select, update
+from sqlalchemy import Connection, exists, func, insert, select, update
 
+from orchestrator.core.command import CommandState
 from orchestrator.core.model import Phase
-from orchestrator.examples import Example
+from orchestrator.examples import Command, Example
 from orchestrator.store.engine import dialect_of, upsert
-from orchestrator.store.schema import agent_status, agent_task, daemon, task_change
+from orchestrator.store.schema import agent_command, agent_status, agent_task, daemon, task_change
 
 
 def ask_for(connection: Connection, examples: Iterable[Example], token: str) -> None:
@@ -21,7 +22,7 @@ def ask_for(connection: Connection, examples: Iterable[Example], token: str) -> 
         examples: the tasks.
         token: a `restart_token` that was never used before.
     """
-    insert = upsert(agent_task, dialect_of(connection)).on_conflict_do_nothing()
+    add = upsert(agent_task, dialect_of(connection)).on_conflict_do_nothing()
     for example in examples:
         again = (
             update(agent_task)
@@ -37,7 +38,27 @@ def ask_for(connection: Connection, examples: Iterable[Example], token: str) -> 
                 "user_id": example.user_id,
                 "spec": example.spec,
             }
-            connection.execute(insert, row)
+            connection.execute(add, row)
+
+
+def tell(connection: Connection, command: Command, id_: str) -> None:
+    """Insert a command under this id. The daemon draws its Sequence."""
+    row = {
+        "id": id_,
+        "task_id": command.task_id,
+        "kind": command.kind,
+        "payload": command.payload,
+    }
+    connection.execute(insert(agent_command), row)
+
+
+def settled_state(connection: Connection, id_: str) -> str | None:
+    """Return what became of a command, and why; null while nothing has."""
+    asked = select(agent_command.c.state, agent_command.c.reason).where(agent_command.c.id == id_)
+    state, reason = connection.execute(asked).one()
+    if state in {CommandState.QUEUED, CommandState.SENDING}:
+        return None
+    return f"{state} ({reason})" if reason else str(state)
 
 
 def are_running(connection: Connection, ids: Collection[str], pid: int) -> bool:

@@ -10,12 +10,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from orchestrator.core.model import Agent, Change, Row
-from orchestrator.store import ledger, rows
+from orchestrator.core.model import Agent, Change, Phase, Row, Status
+from orchestrator.store import lanes, ledger, rows
 
 EVENT_KEYS = (
-    "at", "task_id", "account", "incarnation", "actor", "event", "action", "outcome", "code",
-    "message", "request_id", "latency_ms", "phase_before", "phase_after",
+    "at", "task_id", "command_id", "account", "incarnation", "actor", "event", "action", "outcome",
+    "code", "message", "request_id", "latency_ms", "phase_before", "phase_after",
 )  # fmt: skip
 
 
@@ -30,6 +30,8 @@ class Draft:
     taken: list[Change] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
+    turned: list[str] = field(default_factory=list)
+    """Tasks whose agent has begun or ceased to run: their lanes wait for that."""
 
     def hold(self, row: Row, lease_owner: str | None = None, until: datetime | None = None) -> None:
         """Write this row's status, with a lease or without."""
@@ -54,6 +56,11 @@ class Draft:
         for agent in ended:
             self.agents[agent.id] = agent
 
+    def turn(self, before: Status, after: Status) -> None:
+        """Let the lanes of a task be looked at, if its agent has begun or ceased to run."""
+        if (before.phase is Phase.RUNNING) is not (after.phase is Phase.RUNNING):
+            self.turned.append(after.task_id)
+
     def tell(self, event: str, row: Row, **values: Any) -> None:
         """Append an event about a row. `values` are columns of `agent_event`."""
         status = row.status
@@ -76,3 +83,4 @@ class Draft:
         rows.take_changes(connection, self.taken)
         rows.forget(connection, self.forgotten)
         rows.write_events(connection, self.events)
+        lanes.touch(connection, self.turned, self.now)

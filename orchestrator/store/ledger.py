@@ -58,7 +58,8 @@ _PAIR_TAKEN = (
 _AGENT_CHANGES: dict[str, BindParameter[Any]] = {
     name: bindparam(f"b_{name}")
     for name in (
-        "try", "announced_at", "horizon_at", "spec_generation", "body_digest", "hinted_at",
+        "try", "announced_at", "horizon_at", "spec_generation", "body_digest", "fixed_digest",
+        "hinted_at",
         "kicked_at", "retry_at", "attempt", "ended_at", "evidence",
     )
 }  # fmt: skip

@@ -32,7 +32,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from orchestrator.core.model import Phase, Verb, WorkClass
+from orchestrator.core.model import Phase, Verb, What, WorkClass
 from orchestrator.store.engine import none_of
 from orchestrator.store.schema import account_control, agent_status, task_change
 
@@ -87,12 +87,16 @@ def _guess() -> Any:
     )
 
 
+_ABOUT_TASKS = task_change.c.what != What.CANCEL_COMMAND.value
+"""The word that takes a command back stands under the command's id: lanes look for it."""
+
+
 def _peek_changes(rank: int, guess: Any, *where: ColumnElement[bool]) -> Select[Any]:
     joined = task_change.outerjoin(agent_status, agent_status.c.task_id == task_change.c.task_id)
     chosen = (
         select(literal(rank), task_change.c.task_id, agent_status.c.account, guess)
         .select_from(joined)
-        .where(is_free, task_change.c.task_id.not_like("~%"), *where)
+        .where(is_free, task_change.c.task_id.not_like("~%"), _ABOUT_TASKS, *where)
         .order_by(task_change.c.seq)
         .limit(_LIMIT)
     )
@@ -195,6 +199,7 @@ _KINDS = (
     (WorkClass.STOP, Verb.FIND),
     (WorkClass.STOP, Verb.KICK),
     (WorkClass.START, Verb.START),
+    (WorkClass.START, Verb.UPDATE),
     (WorkClass.OBSERVE, Verb.POLL),
 )
 _kinds = union_all(

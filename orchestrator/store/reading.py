@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from orchestrator.core.model import Change, Row, Status, Task
+from orchestrator.core.model import Change, Row, Status, Task, What
 from orchestrator.core.replace import replace
 from orchestrator.store import codec, ledger, rows
 from orchestrator.store.codec import UnreadableError
@@ -35,11 +35,13 @@ def read(connection: Connection, locked: Sequence[Sequence[Any]], now: datetime)
     statuses = _statuses(connection, locked)
     ids = [status.task_id for status in statuses]
     agents = ledger.read_agents(connection, ids)
-    starting = [id_ for id_ in ids if not any(a.is_known for a in agents.get(id_, ()))]
     # Changes before tasks: a change that is committed in between stays for the next pass. The other
     # way round it would be taken, and the task as it was before would have the last word.
     changes = rows.read_changes(connection, ids)
-    tasks = rows.read_tasks(connection, ids, with_spec=starting)
+    starting = [id_ for id_ in ids if not any(a.is_known for a in agents.get(id_, ()))]
+    changing = [status.task_id for status in statuses if status.update_due]
+    changing += [id_ for id_, some in changes.items() if any(c.what is What.SPEC for c in some)]
+    tasks = rows.read_tasks(connection, ids, with_spec=[*starting, *changing])
     found = []
     for status in statuses:
         id_ = status.task_id

@@ -53,6 +53,7 @@ _LOCK = lock_rows(
     .order_by(agent_status.c.task_id),
     of=agent_status,
 )
+_READ = select(*_STATUS).where(one_of(agent_status.c.task_id, _IDS))
 _READ_TASKS = (
     select(
         *_TASK,
@@ -80,6 +81,11 @@ _READ_CHANGES = (
 def lock(connection: Connection, ids: Sequence[str], now: datetime) -> list[Sequence[Any]]:
     """Lock the status rows that nobody owns or holds; return them for `codec.to_status`."""
     return list(connection.execute(_LOCK, {_IDS: ids, "now": now}))
+
+
+def read_statuses(connection: Connection, ids: Sequence[str]) -> list[Sequence[Any]]:
+    """Return status rows for `codec.to_status`, locked by others or not, and lock none."""
+    return list(connection.execute(_READ, {_IDS: ids}))
 
 
 def read_tasks(

@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from orchestrator.clock import boot_ns
 from orchestrator.commands.dev import configure
-from orchestrator.examples import EXAMPLES
+from orchestrator.examples import EXAMPLES, TALK
 
 PATIENCE_NS = 60_000_000_000
 
@@ -63,8 +64,14 @@ def test_everything_runs_and_what_it_tells_to_try_works(tmp_path: Path) -> None:
     with developing(tmp_path, "--listen", "127.0.0.1:0") as (process, told):
         for example in EXAMPLES:
             assert re.search(rf"^{example.id}  running", told, re.MULTILINE)
-        explain, stop, start, history, forget = re.findall(r"^  (sqlite3 .*)$", told, re.MULTILINE)
+        for command in TALK:
+            assert f"{command.task_id}  {command.kind}: done" in told
+        lines = re.findall(r"^  (sqlite3 .*)$", told, re.MULTILINE)
+        explain, press, release, commands, stop, start, history, forget = lines
         assert {row[0] for row in run_line(tmp_path, explain)} == {each.id for each in EXAMPLES}
+        run_line(tmp_path, press)
+        run_line(tmp_path, release)
+        assert settled_kinds(tmp_path, commands) == {"start_listening": 2, "stop_listening": 2}
         run_line(tmp_path, stop)
         told_of(process, "example-zego  stopped (requested)")
         run_line(tmp_path, start)
@@ -72,6 +79,16 @@ def test_everything_runs_and_what_it_tells_to_try_works(tmp_path: Path) -> None:
         assert len(run_line(tmp_path, history)) == 10
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
+
+
+def settled_kinds(folder: Path, commands: str) -> Counter[object]:
+    """Look until the listening commands are all done; return how many there are of each kind."""
+    give_up_ns = boot_ns() + PATIENCE_NS
+    while boot_ns() < give_up_ns:
+        rows = [row[:2] for row in run_line(folder, commands) if "listening" in str(row[0])]
+        if {state for _, state in rows} == {"done"}:
+            return Counter(kind for kind, _ in rows)
+    raise AssertionError("a press or a release is not done")
 
 
 def test_it_can_be_started_again_on_the_same_file(tmp_path: Path) -> None:

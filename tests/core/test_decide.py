@@ -83,6 +83,26 @@ def test_what_should_run_is_brought_to_run(
     assert told(decide(row(*agents), account(recovery), NOW)) == expected
 
 
+UPDATES = [
+    # agents of a row whose update is due, expected
+    ((known(),), (Verb.UPDATE, "a1")),
+    ((known(retry_at=NOW),), (Verb.UPDATE, "a1")),
+    ((known(retry_at=NOW + S),), (WaitingFor.RETRY, NOW + S)),
+    # It is brought to the spec before it is looked at.
+    ((known(announced_at=NOW - 60 * S),), (Verb.UPDATE, "a1")),
+    # One whose start is unknown gets the new spec with the start that settles it.
+    ((unknown(),), (START, "a1")),
+    ((), (START, None)),
+]
+
+
+@pytest.mark.parametrize(("agents", "expected"), UPDATES)
+def test_a_running_agent_is_brought_to_a_new_spec(
+    agents: tuple[Agent, ...], expected: tuple[Any, ...]
+) -> None:
+    assert told(decide(row(*agents, update_due=True), account(V), NOW)) == expected
+
+
 DELAYED = [
     (row(task=task(start_at=NOW + S)), (WaitingFor.START_AT, NOW + S)),
     (row(retry_at=NOW + S), (WaitingFor.RETRY, NOW + S)),
@@ -119,6 +139,21 @@ def test_only_a_freeze_holds_a_stop(state: dict[str, Any], new: Any, again: Any,
     assert told(decide(row(), of, NOW))[0] == new
     assert told(decide(row(unknown()), of, NOW))[0] == again
     assert told(decide(row(known(), **ENDS), of, NOW))[0] == stop
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ({"frozen": True}, WaitingFor.FROZEN),
+        ({"paused": True}, Verb.UPDATE),
+        ({"circuit_open_until": NOW + S}, Verb.UPDATE),
+    ],
+)
+def test_an_update_starts_nothing_so_only_a_freeze_holds_it(
+    state: dict[str, Any], expected: Any
+) -> None:
+    given = row(known(), update_due=True)
+    assert told(decide(given, account(V, **state), NOW))[0] == expected
 
 
 def test_a_held_call_says_which_it_is() -> None:

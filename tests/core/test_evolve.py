@@ -303,6 +303,50 @@ def test_a_gone_agent_that_had_a_later_one_ends_no_incarnation() -> None:
     assert [each.id for each in step.row.agents] == ["a2"]
 
 
+# --- update
+
+DUE = row(known(attempt=2), update_due=True, reason="500", message="oops", polled_at=None)
+
+UPDATED = [
+    # outcome, is it still due, retired afterwards, reason
+    (Done(), False, 0, None),
+    (Refused(code="NoSuchVoice"), False, 1, None),
+    (Gone(), False, 1, None),
+    (Indefinite(code="500"), True, 0, "500"),
+    (Throttled(code="Slow"), True, 0, "Slow"),
+    (NotSent(code="Refused"), True, 0, "Refused"),
+    (Denied(code="Key"), True, 0, "Key"),
+]
+
+
+@pytest.mark.parametrize(("outcome", "due", "retired", "reason"), UPDATED)
+def test_an_update_is_taken_or_another_agent_must_be(
+    outcome: Outcome, due: bool, retired: int, reason: str | None
+) -> None:
+    status = settle(DUE, Verb.UPDATE, outcome, T, DUE.agents[0]).row.status
+    assert (status.update_due, status.retired, status.reason) == (due, retired, reason)
+
+
+def test_a_refused_update_is_followed_by_a_start_with_the_new_spec() -> None:
+    step = settle(DUE, Verb.UPDATE, Refused(code="NoSuchVoice"), T, DUE.agents[0])
+    status = step.row.status
+    assert (status.incarnation, status.end_reason) == (2, EndReason.SUPERSEDED)
+    assert [each.vendor_task_id for each in step.row.unwanted] == ["h1"]
+
+
+def test_an_update_that_was_taken_calms_its_agent() -> None:
+    step = settle(DUE, Verb.UPDATE, Done(), T, DUE.agents[0])
+    assert [(each.attempt, each.retry_at) for each in step.row.agents] == [(0, None)]
+
+
+def test_an_announced_update_says_which_spec_it_carries_and_moves_no_horizon() -> None:
+    given = row(known(), update_due=True, generation=7)
+    announced, flight = in_flight(given, Verb.UPDATE, given.agents[0], NOW, account(T))
+    (sent,) = announced.agents
+    assert (sent.spec_generation, sent.horizon_at) == (7, given.agents[0].horizon_at)
+    assert (announced.status.intent, flight.horizon_before) == (Verb.UPDATE, sent.horizon_at)
+
+
 # --- what no outcome may touch
 
 

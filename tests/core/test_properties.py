@@ -117,7 +117,7 @@ def answer(verb: Verb, live: set[str], target: Agent) -> Outcome:
         case Verb.FIND:
             found = target.id in live
             return Done(handle=target.session_name) if found else Gone()
-        case Verb.POLL:
+        case Verb.POLL | Verb.UPDATE:
             return Done() if target.id in live else Gone()
 
 

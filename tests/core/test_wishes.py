@@ -61,6 +61,34 @@ def test_a_pending_row_takes_a_new_spec_without_a_new_try_at_waiting() -> None:
     assert (status.attempt, status.retry_at, status.reason) == (0, None, None)
 
 
+FIXED = {"fixed_digest": "same"}
+
+RESPECS = [
+    # how the row stands when its spec changes, whether its agent is brought to it as it is
+    (row(known(**FIXED), task=task(**FIXED)), True),
+    (row(known(**FIXED), task=task(fixed_digest="other")), False),
+    (row(known(**FIXED), task=task(fixed_digest=None)), False),
+    (row(unknown(**FIXED), task=task(**FIXED)), False),
+    (row(known(**FIXED), known(id="a2", **FIXED), task=task(**FIXED)), False),
+    (row(known(**FIXED), task=None), False),
+]
+
+
+@pytest.mark.parametrize(("given", "in_place"), RESPECS)
+def test_only_one_agent_with_a_known_handle_is_brought_to_a_new_spec(
+    given: Row, in_place: bool
+) -> None:
+    status = absorb(given, [change(What.SPEC)], NOW).row.status
+    assert status.update_due is in_place
+    assert (status.retired == 0) is in_place
+
+
+def test_an_update_that_is_due_ends_with_its_agent() -> None:
+    given = row(known(**FIXED), task=task(**FIXED), update_due=True)
+    status = absorb(given, [change(What.STOP)], NOW).row.status
+    assert (status.update_due, status.retired_at) == (False, NOW)
+
+
 @pytest.mark.parametrize(
     ("given", "end_reason"),
     [

@@ -6,8 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import anyio
 import pytest
@@ -29,7 +27,7 @@ from orchestrator.store import daemons, sqlite
 from orchestrator.store.engine import Database, open_database, sqlite_path
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.migrate import upgrade
-from orchestrator.wake.base import Hint
+from orchestrator.wake.fan import Seat
 from tests.postgres_server import running_server
 from tests.store.claiming import Daemon, make_desk, runtime, want
 from tests.store.rows import query, run
@@ -45,28 +43,17 @@ RESTS = 10
 
 
 @dataclass
-class Watched:
-    """A waker that hints by nudges alone, and keeps what it was asked to wait for."""
+class Watched(Seat):
+    """A seat that is hinted by nudges alone, and keeps what it was asked to wait for."""
 
     timeouts: list[timedelta] = field(default_factory=list)
     hints_for_nothing: int = 0
     """So many waits end at once."""
 
     def __post_init__(self) -> None:
-        self._hint = Hint()
+        super().__init__()
         self.is_done = anyio.Event()
         """The hints for nothing are all given."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return
 
     async def wait(self, timeout: timedelta) -> None:  # noqa: ASYNC109 - it is what wait does
         self.timeouts.append(timeout)
@@ -74,9 +61,6 @@ class Watched:
             self.is_done.set()
             await self._hint.wait(min(timeout, timedelta(milliseconds=20)))
         self.hints_for_nothing -= 1
-
-    def nudge(self) -> None:
-        self._hint.give()
 
 
 @dataclass
@@ -87,7 +71,7 @@ class Bench:
     simulator: Simulator
     scheduler: Scheduler
     settling: settler.Settler
-    waker: Watched
+    seat: Watched
 
     @property
     def database(self) -> Database:
@@ -145,7 +129,7 @@ async def open_bench(database: Database) -> AsyncIterator[Bench]:
         yield wire(daemon, simulator, transport, Watched())
 
 
-def wire(daemon: Daemon, simulator: Simulator, transport: Transport, waker: Watched) -> Bench:
+def wire(daemon: Daemon, simulator: Simulator, transport: Transport, seat: Watched) -> Bench:
     database, book = daemon.database, daemon.desk.book
     limiter = Limiter(database, {})
     settling = settler.Settler(
@@ -156,7 +140,7 @@ def wire(daemon: Daemon, simulator: Simulator, transport: Transport, waker: Watc
             tally=Tally(),
             daemon_id="d1",
             daemon_name="d1",
-            nudge=waker.nudge,
+            nudge=seat.nudge,
         )
     )
     gateway = Gateway(transport=transport, limiter=limiter, book=book, redact=str)
@@ -165,11 +149,12 @@ def wire(daemon: Daemon, simulator: Simulator, transport: Transport, waker: Watc
         limiter=limiter,
         gateway=gateway,
         settler=settling,
-        waker=waker,
+        seat=seat,
+        on_pass=lambda: None,
         desk=daemon.desk,
         notified=False,
     )
-    return Bench(daemon, simulator, Scheduler(parts), settling, waker)
+    return Bench(daemon, simulator, Scheduler(parts), settling, seat)
 
 
 @pytest.fixture
@@ -332,20 +317,20 @@ async def test_with_nothing_to_do_the_loop_rests_as_long_as_it_may(
     bench: Bench, given: Callable[[Bench], Awaitable[None]]
 ) -> None:
     await given(bench)
-    bench.waker.hints_for_nothing = RESTS
+    bench.seat.hints_for_nothing = RESTS
     with capture_logs():
         async with bench.turning():
-            await bench.waker.is_done.wait()
-    assert bench.waker.timeouts[-RESTS:] == [LONGEST_WAIT] * RESTS
+            await bench.seat.is_done.wait()
+    assert bench.seat.timeouts[-RESTS:] == [LONGEST_WAIT] * RESTS
 
 
 async def test_a_hint_is_one_pass(bench: Bench) -> None:
     """Each pass at rest ends in a wait: what wakes it for nothing costs one look, and no more."""
-    bench.waker.hints_for_nothing = RESTS
+    bench.seat.hints_for_nothing = RESTS
     passes = 0
     turned_ns = 0
     async with bench.turning():
-        while not bench.waker.is_done.is_set():
+        while not bench.seat.is_done.is_set():
             await anyio.lowlevel.checkpoint()
             if bench.scheduler.turned_ns != turned_ns:
                 turned_ns, passes = bench.scheduler.turned_ns, passes + 1

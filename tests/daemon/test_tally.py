@@ -30,10 +30,15 @@ def ending(call: Settlement, outcome: Outcome) -> Settlement:
     return replace(call, settled=replace(call.settled, outcome=outcome))
 
 
+def count(tally: Tally, account: str, call: Settlement) -> None:
+    """Count a call as the settler does."""
+    tally.count(account, call.action, call.settled, call.latency_ms)
+
+
 async def test_what_had_its_effect_or_found_nothing_is_no_failure(call: Settlement) -> None:
     tally = Tally()
     for outcome in (Done(handle="h"), Gone(), Throttled(), Indefinite(code="Timeout")):
-        tally.count("volc", ending(call, outcome))
+        count(tally, "volc", ending(call, outcome))
     (one,) = tally.take()
     assert (one.account, one.minute, one.calls, one.failures) == ("volc", MINUTE, 4, 2)
     assert tally.take() == []
@@ -44,15 +49,15 @@ async def test_the_bucket_is_the_first_that_holds_the_latency(
     call: Settlement, ms: int, bucket: int
 ) -> None:
     tally = Tally()
-    tally.count("volc", replace(call, latency_ms=ms))
+    count(tally, "volc", replace(call, latency_ms=ms))
     assert [one.bucket for one in tally.take()] == [bucket]
 
 
 async def test_sums_of_two_daemons_add_up(call: Settlement, database: Database) -> None:
     for name in ("b", "a", "b"):
         tally = Tally()
-        tally.count(name, call)
-        tally.count(name, ending(call, Throttled()))
+        count(tally, name, call)
+        count(tally, name, ending(call, Throttled()))
         await database.write(health.add, tally.take())
     found = await query(
         database, "SELECT account, calls, failures FROM call_minute ORDER BY account"
@@ -63,8 +68,8 @@ async def test_sums_of_two_daemons_add_up(call: Settlement, database: Database) 
 async def test_cells_come_in_the_order_of_their_keys(call: Settlement) -> None:
     tally = Tally()
     later = replace(call.settled, answered_at=AT + timedelta(minutes=1))
-    tally.count("b", call)
-    tally.count("a", replace(call, settled=later))
-    tally.count("a", call)
+    count(tally, "b", call)
+    count(tally, "a", replace(call, settled=later))
+    count(tally, "a", call)
     cells = [(one.account, one.minute) for one in tally.take()]
     assert cells == sorted(cells)

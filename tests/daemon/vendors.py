@@ -58,6 +58,11 @@ class Vendors:
         """Turn what the vendors' documents leave open."""
         await self._ask("POST", "switches", switches)
 
+    async def move_user(self, account: str, room_id: str, user_id: str, do: str) -> None:
+        """Let a human `join` or `leave` a room, `publish` or `unpublish` there."""
+        body = {"account": account, "room_id": room_id, "user_id": user_id, "do": do}
+        await self._ask("POST", "users", body)
+
     async def _ask(
         self,
         method: str,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
 from orchestrator.providers.base import Problem
-from orchestrator.providers.fields import IdRule, filled_problems, given, one_of
+from orchestrator.providers.fields import IdRule, filled_problems, given, one_of, shape
 
 RULE = IdRule(limit=4, characters=r"a-c_\-\]", alphabet="a to c, _, - and ]")
 
@@ -86,3 +86,25 @@ def test_a_choice_is_one_of_its_numbers() -> None:
     assert [check(number) for number in (0, 1, 4)] == [0, 1, 4]
     with pytest.raises(PydanticCustomError, match="one of 0, 1 or 4"):
         check(2)
+
+
+def test_a_payload_is_told_of_as_such() -> None:
+    (found,) = filled_problems({"TaskId": "t"}, {("TaskId",): None}, "payload")
+    assert found.path == "payload.TaskId"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"a": 1}, {"a": "x"}, True),
+        ({"a": [1]}, {"a": []}, True),
+        ({"a": {"b": 1}}, {"a": {"b": False}}, True),
+        ({"a": 1}, {"a": None}, False),
+        ({"a": 1}, {"a": {}}, False),
+        ({"a": 1}, {"a": 1, "b": None}, False),
+        ({"a": {"b": 1}}, {"a": {"c": 1}}, False),
+        ({}, None, False),
+    ],
+)
+def test_a_shape_is_the_keys(one: Any, other: Any, same: bool) -> None:
+    assert (shape(one) == shape(other)) is same

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AfterValidator, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from orchestrator.providers.spec import (
     MAX_DEPTH,
@@ -13,11 +14,13 @@ from orchestrator.providers.spec import (
     SpecModel,
     as_json_string,
     canonical_json,
+    decoded,
     json_text,
     merge,
     mistake,
     problems,
     resolve_secrets,
+    with_json_strings,
 )
 
 
@@ -262,3 +265,20 @@ def test_canonical_json_is_compact_utf8_and_independent_of_order() -> None:
 def test_as_json_string() -> None:
     assert as_json_string('{ "a": 1 }') == '{ "a": 1 }'
     assert as_json_string({"a": "你"}) == '{"a":"你"}'
+
+
+def test_only_what_is_named_becomes_a_string() -> None:
+    fields = {"LLM": {"a": 1}, "TTS": '{"b":2}', "STT": {"c": 3}}
+    strings = {"LLM": '{"a":1}', "TTS": '{"b":2}', "STT": {"c": 3}}
+    assert with_json_strings(fields, {"LLM", "TTS", "Avatar"}) == strings
+
+
+@pytest.mark.parametrize("value", [{"a": [1]}, '{"a": [1]}'])
+def test_decoded_is_the_object_either_way(value: Any) -> None:
+    assert decoded(value) == {"a": [1]}
+
+
+@pytest.mark.parametrize("value", ["[1]", "{", 5, None])
+def test_what_holds_no_object_cannot_be_decoded(value: Any) -> None:
+    with pytest.raises(PydanticCustomError):
+        decoded(value)

@@ -111,6 +111,7 @@ def outcome_of(verb: Verb, reply: Reply) -> Outcome:
         Verb.FIND: lambda: provider.find(AGENT, STAMP),
         Verb.POLL: lambda: provider.poll(AGENT, STAMP),
         Verb.KICK: lambda: provider.kick(AGENT, STAMP),
+        Verb.UPDATE: lambda: provider.update(AGENT, SPEC, STAMP),
     }[verb]()
     return drive(conversation, reply)[1]
 
@@ -274,6 +275,7 @@ def test_the_action_of_a_verb_is_the_first_request(verb: Verb) -> None:
         Verb.FIND: lambda: provider.find(AGENT, STAMP),
         Verb.POLL: lambda: provider.poll(AGENT, STAMP),
         Verb.KICK: lambda: provider.kick(AGENT, STAMP),
+        Verb.UPDATE: lambda: provider.update(AGENT, SPEC, STAMP),
     }[verb]()
     request = next(conversation)
     assert provider.action(verb) == request.action == request.headers["X-TC-Action"]

@@ -16,9 +16,9 @@ from orchestrator.providers.volcengine import (
     ONLINE_USERS,
     START,
     STOP,
-    UPDATE,
     Volcengine,
 )
+from orchestrator.providers.volcengine_commands import UPDATE
 
 VECTORS = Path(__file__).parent / "vectors"
 EXAMPLES = json.loads((VECTORS / "volcengine_examples.json").read_text(encoding="utf-8"))

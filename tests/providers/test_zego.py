@@ -91,6 +91,7 @@ def conversation_of(verb: Verb, provider: Provider) -> Conversation:
         Verb.FIND: lambda: provider.find(AGENT, stamp()),
         Verb.POLL: lambda: provider.poll(AGENT, stamp()),
         Verb.KICK: lambda: provider.kick(AGENT, stamp()),
+        Verb.UPDATE: lambda: provider.update(AGENT, SPEC, stamp()),
     }[verb]()
 
 

@@ -1,13 +1,20 @@
-"""The simulation as a command: `python -m tests.simulation --seeds 200 | --seed 42 | --mutants`."""
+"""The simulation as a command: `python -m tests.simulation --seeds 200 | --seed 42 | --mutants`.
+
+Rows and lanes are two worlds. Many seeds and the mutants run in both; `--lanes` chooses for one.
+"""
 
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from random import Random
 
 from orchestrator.core.model import Recovery
 from tests.simulation.checkers import Broken
-from tests.simulation.mutants import MUTANTS, catch
+from tests.simulation.lanes import LaneWorld
+from tests.simulation.lanes import build as build_lanes
+from tests.simulation.lanes_mutants import LANE_MUTANTS, catch_lane
+from tests.simulation.mutants import MUTANTS, Mutant, catch
 from tests.simulation.world import World, build
 
 ROWS = 3
@@ -23,24 +30,29 @@ def world_of(seed: int, *, records: bool = False) -> World:
     return build(seed, kinds, records=records)
 
 
-def run_seeds(first: int, seeds: int) -> list[str]:
+def lanes_of(seed: int, *, records: bool = False) -> LaneWorld:
+    """The world of lanes of a seed."""
+    return build_lanes(seed, records=records)
+
+
+def run_seeds(name: str, make: Callable[[int], World | LaneWorld], seeds: range) -> list[str]:
     """Run many seeds; return a line for each that broke a promise."""
     failures, steps, began = [], 0, time.perf_counter()
-    for seed in range(first, first + seeds):
-        world = world_of(seed)
+    for seed in seeds:
+        world = make(seed)
         try:
             world.run()
         except Broken as broken:
-            failures.append(f"seed {seed}: {broken}")
+            failures.append(f"{name}, seed {seed}: {broken}")
         steps += world.steps
-    took = time.perf_counter() - began
-    say(f"{seeds} seeds, {steps} steps, {steps / took:.0f} steps/s, {len(failures)} failed")
+    pace = steps / (time.perf_counter() - began)
+    counts = f"{len(seeds)} seeds, {steps} steps, {pace:.0f} steps/s, {len(failures)} failed"
+    say(f"{name}: {counts}")
     return failures
 
 
-def show_seed(seed: int) -> list[str]:
+def show_seed(world: World | LaneWorld) -> list[str]:
     """Print the whole history of a seed; return what it broke."""
-    world = world_of(seed, records=True)
     try:
         world.run()
     except Broken as broken:
@@ -50,12 +62,12 @@ def show_seed(seed: int) -> list[str]:
     return []
 
 
-def run_mutants() -> list[str]:
-    """Run every wrong core until a checker catches it; return those that none has caught."""
+def run_mutants(mutants: tuple[Mutant, ...], catches: Callable[[Mutant], str | None]) -> list[str]:
+    """Run wrong cores until a checker catches each; return those that none has caught."""
     escaped = []
-    for mutant in MUTANTS:
-        caught = catch(mutant)
-        say(f"{mutant.name:45} {caught or 'ESCAPED'}")
+    for mutant in mutants:
+        caught = catches(mutant)
+        say(f"{mutant.name:50} {caught or 'ESCAPED'}")
         if caught is None:
             escaped.append(f"{mutant.name} escaped")
     return escaped
@@ -68,13 +80,16 @@ def main() -> int:
     group.add_argument("--mutants", action="store_true", help="run the wrong cores")
     group.add_argument("--seed", type=int, metavar="N", help="run one seed and print its history")
     parser.add_argument("--first", type=int, default=0, help="the first of the seeds")
+    parser.add_argument("--lanes", action="store_true", help="the seed is one of lanes")
     args = parser.parse_args()
     if args.mutants:
-        failures = run_mutants()
+        failures = run_mutants(MUTANTS, catch) + run_mutants(LANE_MUTANTS, catch_lane)
     elif args.seeds is not None:
-        failures = run_seeds(args.first, args.seeds)
+        seeds = range(args.first, args.first + args.seeds)
+        failures = run_seeds("rows", world_of, seeds) + run_seeds("lanes", lanes_of, seeds)
     else:
-        failures = show_seed(args.seed)
+        make = lanes_of if args.lanes else world_of
+        failures = show_seed(make(args.seed, records=True))
     say(*failures)
     return 1 if failures else 0
 

@@ -120,6 +120,8 @@ class Vendor:
                 return self._find(request.agent, now)
             case Verb.POLL:
                 return self._poll(request.agent, now)
+            case Verb.UPDATE:
+                return Done() if any(self._named(request.agent, now)) else Gone(code="NotFound")
 
     def pass_time(self, now: datetime) -> None:
         """Let those join that are due: at a vendor that evicts, each evicts the earlier ones."""

@@ -155,6 +155,9 @@ def test_a_kicked_agent_that_still_bills_by_switch(world: Any) -> None:
     ("body", "code"),
     [
         ({"Command": "ServerPushText", "ServerPushText": {"Text": "hi"}}, ""),
+        ({"Command": "ServerPushText", "ServerPushText": {"Audio": "UklGRg=="}}, ""),
+        ({"Command": "ServerPushText", "ServerPushText": {"Text": ""}}, "InvalidParameter"),
+        ({"Command": "ServerPushText", "ServerPushText": {"Speak": "hi"}}, "UnknownParameter"),
         ({"Command": "ServerPushText"}, "MissingParameter"),
         ({"Command": "Sing"}, "InvalidParameter"),
         ({"Command": "InvokeLLM", "InvokeLLM": {"Content": "hi"}}, ""),

@@ -263,12 +263,57 @@ def test_unknown_actions_and_versions(world: Any, action: str, version: str) -> 
         ({"Command": "sing"}, "InvalidParameter"),
         ({"Command": "ExternalTextToSpeech", "Message": "hi"}, "InvalidParameter"),
         ({"Command": "ExternalTextToSpeech", "Message": "hi", "InterruptMode": 1}, ""),
-        ({"Command": "function", "Message": "{}"}, ""),
+        ({"Command": "ExternalTextToSpeech", "Message": "x" * 200, "InterruptMode": 3}, ""),
+        (
+            {"Command": "ExternalTextToSpeech", "Message": "x" * 201, "InterruptMode": 3},
+            "InvalidParameter",
+        ),
+        (
+            {"Command": "ExternalTextToSpeech", "Message": "hi", "InterruptMode": 4},
+            "InvalidParameter",
+        ),
+        (
+            {"Command": "ExternalTextToSpeech", "Message": "hi", "InterruptMode": True},
+            "InvalidParameter",
+        ),
+        ({"Command": "ExternalTextToLLM", "Message": "x" * 201, "InterruptMode": 2}, ""),
+        ({"Command": "ExternalPromptsForLLM", "Message": "hi"}, ""),
+        ({"Command": "ExternalPromptsForLLM", "Message": ""}, "InvalidParameter"),
+        ({"Command": "function", "Message": '{"ToolCallID": "c", "Content": ""}'}, ""),
+        ({"Command": "FUNCTION", "Message": '{"ToolCallID": "c"}'}, "InvalidParameter"),
+        ({"Command": "function", "Message": "[]"}, "InvalidParameter"),
+        ({"Command": "function", "Message": "sunny"}, "InvalidParameter"),
+        ({"Command": "function", "Message": {"ToolCallID": "c"}}, "InvalidParameter"),
+        ({"Command": 5}, "InvalidParameter"),
+        ({}, "InvalidParameter"),
     ],
 )
 def test_update_commands(world: Any, change: dict[str, Any], code: str) -> None:
     world.volcengine("StartVoiceChat", world.volcengine_start())
     assert world.volcengine("UpdateVoiceChat", world.volcengine_task() | change)[1] == code
+
+
+def test_how_long_a_speech_may_be_is_open(world: Any) -> None:
+    world.turn(volcengine_speech_limit=0)
+    world.volcengine("StartVoiceChat", world.volcengine_start())
+    speech = {"Command": "ExternalTextToSpeech", "Message": "x" * 201, "InterruptMode": 1}
+    assert world.volcengine("UpdateVoiceChat", world.volcengine_task() | speech)[1] == ""
+
+
+@pytest.mark.parametrize(
+    ("version", "parameters", "code"),
+    [
+        ("2025-06-01", {"Config": {"InterruptMode": 1}}, ""),
+        ("2025-06-01", {"Config": {}}, ""),
+        ("2025-06-01", {"Config": None}, "InvalidParameter"),
+        ("2025-06-01", None, "InvalidParameter"),
+        ("2024-12-01", {"Config": {"InterruptMode": 1}}, "InvalidParameter"),
+    ],
+)
+def test_parameters_change_since_2025(world: Any, version: str, parameters: Any, code: str) -> None:
+    world.volcengine("StartVoiceChat", world.volcengine_start(), version)
+    update = world.volcengine_task() | {"Command": "UpdateParameters", "Parameters": parameters}
+    assert world.volcengine("UpdateVoiceChat", update, version)[1] == code
 
 
 def test_sixty_of_one_action_in_any_second(world: Any) -> None:

@@ -249,6 +249,41 @@ def test_rounds_rise(world: Any) -> None:
     assert (bad[1], bad[2]["Message"]) == ("410000003", "Priority is invalid")
 
 
+@pytest.mark.parametrize(
+    ("action", "change", "code"),
+    [
+        ("TTS", {"Text": "x" * 300}, ""),
+        ("TTS", {"Text": "x" * 301}, "410000003"),
+        ("LLM", {"Text": "x" * 301}, ""),
+        ("LLM", {"Text": 5}, "410000003"),
+        ("TTS", {"Text": None}, "410000003"),
+        ("TTS", {"Priority": "Low", "SamePriorityOption": "Enqueue"}, ""),
+        ("LLM", {"Priority": ["Low"]}, "410000003"),
+        ("LLM", {"SamePriorityOption": ""}, "410000003"),
+    ],
+)
+def test_what_it_can_be_made_to_say(
+    world: Any, action: str, change: dict[str, Any], code: str
+) -> None:
+    body = {"AgentInstanceId": create(world), "Text": "hi"} | change
+    assert world.zego(f"SendAgentInstance{action}", body)[1] == code
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({}, ""),
+        ({"LLM": {"SystemPrompt": "be brief"}, "RTC": {"UserStreamId": "s2"}}, ""),
+        ({"AdvancedConfig": {"CommunicationMode": 1}}, ""),
+        ({"RTC": {"UserStreamId": "no stream"}}, "410000003"),
+        ({"TTS": "loud"}, "410000003"),
+    ],
+)
+def test_what_can_change_while_it_runs(world: Any, change: dict[str, Any], code: str) -> None:
+    body = {"AgentInstanceId": create(world)} | change
+    assert world.zego("UpdateAgentInstance", body)[1] == code
+
+
 def test_a_graceful_delete_waits_for_the_last_words(world: Any) -> None:
     world.turn(zego_answer_ms=5000)
     instance = {"AgentInstanceId": create(world)}

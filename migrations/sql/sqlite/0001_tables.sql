@@ -80,6 +80,7 @@ CREATE TABLE agent_command (
     result TEXT,
     sent_at TEXT,
     done_at TEXT,
+    seen_at TEXT,
     CONSTRAINT pk_agent_command PRIMARY KEY (id),
     CONSTRAINT agent_command_id_is_id CHECK (typeof(id) = 'text' AND length(id) BETWEEN 1 AND 64 AND id NOT GLOB '*[^A-Za-z0-9_-]*'),
     CONSTRAINT agent_command_kind_is_known CHECK (kind IN ('start_listening', 'stop_listening', 'interrupt', 'say', 'prompt', 'function_result', 'update')),
@@ -92,6 +93,7 @@ CREATE TABLE agent_command (
 );
 
 CREATE INDEX ix_agent_command_done_at ON agent_command (done_at);
+CREATE INDEX ix_agent_command_unseen ON agent_command (position) WHERE seen_at IS NULL;
 CREATE INDEX ix_agent_command_open ON agent_command (task_id, position) WHERE state IN ('queued', 'sending');
 CREATE UNIQUE INDEX ix_agent_command_sequence ON agent_command (task_id, user_id, sequence) WHERE kind IN ('start_listening', 'stop_listening') AND state IN ('queued', 'sending');
 
@@ -151,6 +153,8 @@ CREATE TABLE agent_status (
     observed_generation INTEGER DEFAULT 0 NOT NULL,
     incarnation INTEGER DEFAULT 0 NOT NULL,
     retired INTEGER DEFAULT 0 NOT NULL,
+    retired_at TEXT,
+    update_due BOOLEAN DEFAULT 0 NOT NULL,
     reason TEXT,
     message TEXT,
     waiting_for TEXT,
@@ -185,8 +189,8 @@ CREATE TABLE agent_status (
     CONSTRAINT agent_status_waiting_for_is_known CHECK (waiting_for IN ('start_at', 'rate_limit', 'retry', 'circuit_open', 'capacity', 'denied', 'paused', 'frozen', 'account', 'proof')),
     CONSTRAINT agent_status_end_reason_is_known CHECK (end_reason IN ('requested', 'deleted', 'deadline', 'heartbeat_lost', 'idle', 'kicked', 'room_closed', 'vendor_fault', 'vendor_gone', 'superseded', 'start_failed')),
     CONSTRAINT agent_status_parked_class_is_known CHECK (parked_class IN ('stop', 'listening', 'start', 'observe')),
-    CONSTRAINT agent_status_parked_verb_is_known CHECK (parked_verb IN ('start', 'stop', 'find', 'kick', 'poll')),
-    CONSTRAINT agent_status_intent_is_known CHECK (intent IN ('start', 'stop', 'find', 'kick', 'poll')),
+    CONSTRAINT agent_status_parked_verb_is_known CHECK (parked_verb IN ('start', 'stop', 'find', 'kick', 'poll', 'update')),
+    CONSTRAINT agent_status_intent_is_known CHECK (intent IN ('start', 'stop', 'find', 'kick', 'poll', 'update')),
     CONSTRAINT agent_status_has_time CHECK (phase NOT IN ('starting', 'running', 'stopping', 'quarantined') OR due_at IS NOT NULL OR stop_due_at IS NOT NULL)
 );
 
@@ -211,6 +215,7 @@ CREATE TABLE vendor_agent (
     vendor_task_id TEXT,
     spec_generation INTEGER DEFAULT 0 NOT NULL,
     body_digest TEXT DEFAULT '' NOT NULL,
+    fixed_digest TEXT DEFAULT '' NOT NULL,
     announced_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') NOT NULL,
     horizon_at TEXT,
     hinted_at TEXT,
@@ -234,13 +239,24 @@ CREATE TABLE lane (
     user_id TEXT NOT NULL,
     incarnation INTEGER DEFAULT 0 NOT NULL,
     last_sequence INTEGER,
+    passed_sequence INTEGER,
+    numbering TEXT,
     command_id TEXT,
+    listening BOOLEAN DEFAULT 0 NOT NULL,
+    renumber BOOLEAN DEFAULT 0 NOT NULL,
+    jumped BOOLEAN DEFAULT 0 NOT NULL,
+    attempt INTEGER DEFAULT 0 NOT NULL,
+    retry_at TEXT,
     gap_since TEXT,
+    due_at TEXT,
     lease_owner TEXT,
     lease_until TEXT,
     version INTEGER DEFAULT 0 NOT NULL,
-    CONSTRAINT pk_lane PRIMARY KEY (task_id, user_id)
+    CONSTRAINT pk_lane PRIMARY KEY (task_id, user_id),
+    CONSTRAINT lane_numbering_is_known CHECK (numbering IN ('given', 'drawn'))
 );
+
+CREATE INDEX ix_lane_due_at ON lane (due_at) WHERE due_at IS NOT NULL;
 
 CREATE TABLE vendor_fact (
     account TEXT NOT NULL,

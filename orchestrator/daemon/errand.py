@@ -1,0 +1,150 @@
+"""One call in progress: it leaves in its slot, ends within its lease, and is never repeated.
+
+Whose conversation it is, and what it says, is the gateway's business.
+"""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import anyio
+import structlog
+
+from orchestrator.clock import Anchor, boot_ns
+from orchestrator.core.model import WorkClass
+from orchestrator.core.outcome import Indefinite, NotSent, Outcome, Settled
+from orchestrator.daemon.limiter import Action, Limiter, Ticket
+from orchestrator.daemon.transport import Transport
+from orchestrator.providers.base import Conversation, Reply, Request
+
+SWAP_WAIT_NS: Final = 5_000_000
+"""How soon a slot is drawn for again that other daemons were quicker to take."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """What a call was promised by its announce."""
+
+    account: str
+    work_class: WorkClass
+    ticket: Ticket | None
+    anchor: Anchor
+    deadline_ns: int
+    """`boot_ns` by which it has ended: inside its lease, with time left to settle it."""
+    shortest: timedelta
+    """A call that has less than this left is not sent at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a call came to."""
+
+    settled: Settled
+    action: str
+    """The vendor's name of its last request; empty if it came to none."""
+    latency_ms: int
+
+
+class Call:
+    """Leads one conversation to its outcome."""
+
+    def __init__(self, transport: Transport, limiter: Limiter, errand: Errand) -> None:
+        self._transport = transport
+        self._limiter = limiter
+        self._errand = errand
+        self._ticket = errand.ticket
+        self._shortest_ns = errand.shortest // timedelta(microseconds=1) * 1000
+        self._action = ""
+        self._asked_ns = 0
+        self._latency_ns = 0
+
+    async def lead(self, begin: Callable[[], Conversation]) -> Answer:
+        """Return what the conversation came to. Raises nothing but cancellation."""
+        try:
+            with closing(begin()) as conversation:
+                outcome = await self._run(conversation)
+        except Exception as error:
+            # One row's trouble must not end the others'.
+            log.exception("call_broken", action=self._action)
+            outcome = Indefinite(code="InternalError", message=type(error).__name__)
+        log.debug(
+            "call",
+            action=self._action,
+            outcome=type(outcome).__name__,
+            code=outcome.code,
+            request_id=outcome.request_id,
+        )
+        return self._answer(outcome)
+
+    async def _run(self, conversation: Conversation) -> Outcome:
+        try:
+            request = next(conversation)
+            while True:
+                request = conversation.send(await self._exchange(request))
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+
+    async def _exchange(self, request: Request) -> Reply:
+        self._action = request.action
+        late = await self._wait_for_slot(request)
+        if late is not None:
+            return late
+        if self._errand.deadline_ns - boot_ns() < self._shortest_ns:
+            return NotSent(code="LeaseTooShort", message="too little of the lease is left")
+        started_ns = boot_ns()
+        # What a look through many pages proves, it proves as of the first.
+        self._asked_ns = self._asked_ns or started_ns
+        reply = await self._transport.send(
+            request, deadline_ns=self._errand.deadline_ns, work_class=self._errand.work_class
+        )
+        self._latency_ns += boot_ns() - started_ns
+        return reply
+
+    async def _wait_for_slot(self, request: Request) -> NotSent | None:
+        """Wait for the time of the slot; draw one where the announce drew none for this action."""
+        action = Action(account=self._errand.account, name=request.action)
+        if not self._limiter.is_limited(action):
+            return None
+        ticket, self._ticket = self._ticket, None
+        if ticket is None or ticket.action != action or ticket.closes_ns < boot_ns():
+            ticket = await self._draw(action)
+        if ticket is None:
+            return NotSent(code="RateLimited", message=f"no slot of {action.name} in time")
+        await anyio.sleep(max(0, ticket.opens_ns - boot_ns()) / 1e9)
+        if boot_ns() > ticket.closes_ns:
+            return NotSent(code="SlotMissed", message="the slot's grace was over")
+        return None
+
+    async def _draw(self, action: Action) -> Ticket | None:
+        """Draw one slot that leaves time for the call. Returns at once if none will in time."""
+        keep_half = self._errand.work_class is WorkClass.OBSERVE
+        latest_ns = self._errand.deadline_ns - self._shortest_ns
+        while boot_ns() < latest_ns:
+            tickets = await self._limiter.draw(action, 1, keep_half=keep_half)
+            if tickets:
+                return tickets[0]
+            # With no time known, others were quicker at every swap: they are done in a moment.
+            opens_ns = self._limiter.opens_ns(action, keep_half=keep_half)
+            again_ns = max(opens_ns, boot_ns() + SWAP_WAIT_NS)
+            if again_ns >= latest_ns:
+                return None
+            await anyio.sleep((again_ns - boot_ns()) / 1e9)
+        return None
+
+    def _answer(self, outcome: Outcome) -> Answer:
+        """Return the outcome with the times that decide what it proves."""
+        anchor, now_ns = self._errand.anchor, boot_ns()
+        return Answer(
+            settled=Settled(
+                outcome=outcome,
+                asked_at=anchor.not_later(self._asked_ns or now_ns),
+                answered_at=anchor.not_earlier(now_ns),
+            ),
+            action=self._action,
+            latency_ms=self._latency_ns // 1_000_000,
+        )
