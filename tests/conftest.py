@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 from sqlalchemy.engine import make_url
 
+from orchestrator.store import postgres
 from orchestrator.store.engine import Database, open_database
 from orchestrator.store.migrate import upgrade
 from tests.postgres_server import running_server
@@ -101,9 +102,11 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def database(database_url: str, anyio_backend: str) -> AsyncIterator[Database]:
-    """A migrated database of the test's own, open."""
+    """A migrated database of the test's own, open, and patient with a machine that stands still."""
     del anyio_backend  # asked for, so that it is there before this
-    opened = open_database(database_url)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(postgres.SESSION, "idle_in_transaction_session_timeout", "60s")
+        opened = open_database(database_url)
     try:
         yield opened
     finally:
