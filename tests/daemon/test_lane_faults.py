@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import pytest
 
+from orchestrator.daemon.lane_scheduler import LISTENING_IN_FLIGHT
 from tests.daemon.running import PATIENCE_S, Scene, task
 from tests.daemon.talk import (
     START,
@@ -37,7 +38,8 @@ pytestmark = pytest.mark.anyio
 
 LOST = ("lose_request", "lose_reply", "hang")
 LONG_MS = 120_000
-MANY = 12
+MANY = LISTENING_IN_FLIGHT + 8
+"""More than one daemon has in flight at a time: where there are two, both have a part."""
 HELD_MS = 40
 """How long the vendor holds an answer back."""
 

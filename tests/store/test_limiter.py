@@ -46,17 +46,16 @@ async def test_the_whole_limit_can_be_drawn_at_once_and_no_more(database: Databa
 
 async def test_four_daemons_together_never_exceed_a_window(database: Database) -> None:
     slots: list[int] = []
-    until_ns = boot_ns() + 3 * WINDOW_US * 1000
 
     async def drawer() -> None:
         one = limiter(database)
-        while boot_ns() < until_ns and len(slots) < 3 * LIMIT:
+        while len(slots) < 3 * LIMIT:
             slots.extend(ticket.slot for ticket in await drawn(one, 2))
 
-    async with anyio.create_task_group() as tasks:
-        for _ in range(4):
-            tasks.start_soon(drawer)
-    assert len(slots) >= 2 * LIMIT
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(drawer)
     assert worst_window(slots) <= LIMIT
     ordered = sorted(slots)
     assert all(b - a >= WINDOW_US for a, b in zip(ordered, ordered[LIMIT:], strict=False))
@@ -70,20 +69,22 @@ async def test_half_is_kept_for_those_who_may_not_wait(database: Database) -> No
 
 
 async def test_an_empty_draw_says_until_when_drawing_is_in_vain(database: Database) -> None:
-    one = limiter(database)
+    one, before_ns = limiter(database), boot_ns()
     first = await drawn(one, LIMIT)
     assert one.opens_ns(CALL, keep_half=False) == 0
     assert await drawn(one, 1) == []
     wait_us = (one.opens_ns(CALL, keep_half=False) - first[0].opens_ns) / 1000
-    assert WINDOW_US - 50_000 < wait_us < WINDOW_US + 50_000
+    took_us = (boot_ns() - before_ns) / 1000
+    assert WINDOW_US - took_us < wait_us < WINDOW_US + took_us
 
 
 async def test_an_empty_draw_of_half_says_when_the_half_opens(database: Database) -> None:
-    one = limiter(database)
+    one, before_ns = limiter(database), boot_ns()
     first = await drawn(one, LIMIT, keep_half=True)
     assert await drawn(one, 1, keep_half=True) == []
     wait_us = (one.opens_ns(CALL, keep_half=True) - first[0].opens_ns) / 1000
-    assert WINDOW_US - 50_000 < wait_us < WINDOW_US + 50_000
+    took_us = (boot_ns() - before_ns) / 1000
+    assert WINDOW_US - took_us < wait_us < WINDOW_US + took_us
     assert one.opens_ns(CALL, keep_half=False) == 0
 
 
@@ -118,10 +119,11 @@ async def test_a_throttled_action_is_closed_for_as_long_as_the_vendor_says(
 async def test_without_a_word_of_the_vendor_s_it_is_closed_for_a_second(
     database: Database,
 ) -> None:
-    one = limiter(database)
+    one, before_ns = limiter(database), boot_ns()
     await one.throttle(CALL, None)
     assert await drawn(one, 1) == []
-    assert 0.5 * 10**9 < one.opens_ns(CALL, keep_half=False) - boot_ns() <= 1.01 * 10**9
+    opens_ns = one.opens_ns(CALL, keep_half=False)
+    assert before_ns + 10**9 <= opens_ns <= boot_ns() + 10**9
 
 
 async def test_an_action_without_a_limit_is_not_limited(database: Database) -> None:
