@@ -8,9 +8,10 @@ from typing import Final, get_args
 
 import anyio
 
-from benchmarks import crash, lifecycles, rest, resting, wakeup
+from benchmarks import crash, lanes, lifecycles, rest, resting, wakeup
 from benchmarks.databases import Kind
 from benchmarks.figures import Figure
+from benchmarks.presses import Load
 from benchmarks.setting import Setting, open_setting
 from orchestrator import log
 from orchestrator.settings import Log
@@ -20,6 +21,7 @@ Measure = Callable[[Setting, Kind], Awaitable[list[Figure]]]
 MEASURES: Final[Mapping[str, Measure]] = {
     "lifecycles": partial(lifecycles.measure, scale=lifecycles.Scale()),
     "wakeup": partial(wakeup.measure, scale=wakeup.Scale()),
+    "lanes": partial(lanes.measure, scale=Load()),
     "resting": partial(resting.measure, scale=resting.Scale()),
     "rest": partial(rest.measure, scale=rest.Scale()),
     "crash": partial(crash.measure, scale=crash.Scale()),

@@ -30,8 +30,7 @@ _UNSIGNED: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 async def run_floor(config: Path, seconds: float) -> float:
     """Return lifecycles per second of a bare loop."""
     provider = build_provider(open_config(config).accounts[ACCOUNT])
-    connector = aiohttp.TCPConnector(limit=IN_FLIGHT)
-    async with aiohttp.ClientSession(connector=connector, skip_auto_headers=_UNSIGNED) as http:
+    async with open_client(IN_FLIGHT) as http:
         loop = _Loop(provider, http)
         began_ns = boot_ns()
         with anyio.move_on_after(seconds):
@@ -54,9 +53,9 @@ class _Loop:
         while True:
             agent = self._draw()
             stamp = Stamp(signed_at=utc_now(), nonce=str)
-            await self._lead(self._provider.start(agent, self._spec, stamp))
+            await converse(self._http, self._provider.start(agent, self._spec, stamp))
             stamp = Stamp(signed_at=utc_now(), nonce=str)
-            await self._lead(self._provider.stop(agent, stamp))
+            await converse(self._http, self._provider.stop(agent, stamp))
             self.done += 1
 
     def _draw(self) -> Agent:
@@ -75,27 +74,35 @@ class _Loop:
             announced_at=utc_now(),
         )
 
-    async def _lead(self, conversation: Conversation) -> None:
-        request = next(conversation)
-        while True:
-            async with self._http.request(
-                request.method,
-                URL(request.url, encoded=True),
-                headers=request.headers,
-                data=request.body or None,
-            ) as answer:
-                reply = Response(
-                    status=answer.status,
-                    headers={name.lower(): value for name, value in answer.headers.items()},
-                    body=await answer.read(),
-                )
-            try:
-                request = conversation.send(reply)
-            except StopIteration as end:
-                _expect_done(end.value)
-                return
+
+def open_client(in_flight: int) -> aiohttp.ClientSession:
+    """Return a client that adds no header which a signature might have to cover."""
+    connector = aiohttp.TCPConnector(limit=in_flight)
+    return aiohttp.ClientSession(connector=connector, skip_auto_headers=_UNSIGNED)
 
 
-def _expect_done(outcome: Outcome) -> None:
+async def converse(http: aiohttp.ClientSession, conversation: Conversation) -> Done:
+    """Lead a conversation to its end. Raises TypeError if the vendor refused."""
+    request = next(conversation)
+    while True:
+        async with http.request(
+            request.method,
+            URL(request.url, encoded=True),
+            headers=request.headers,
+            data=request.body or None,
+        ) as answer:
+            reply = Response(
+                status=answer.status,
+                headers={name.lower(): value for name, value in answer.headers.items()},
+                body=await answer.read(),
+            )
+        try:
+            request = conversation.send(reply)
+        except StopIteration as end:
+            return _expect_done(end.value)
+
+
+def _expect_done(outcome: Outcome) -> Done:
     if not isinstance(outcome, Done):
         raise TypeError(f"the floor was refused: {outcome}")
+    return outcome

@@ -42,7 +42,6 @@ class Setting:
 
         `options` are keys of `[accounts.volcengine]`, or `wake` and `lease_s`.
         """
-        path = self.databases.folder / f"{len(list(self.databases.folder.glob('*.toml')))}.toml"
         wake, lease_s = options.pop("wake", "notify"), options.pop("lease_s", 15)
         keys = DEMO[0]
         account: Mapping[str, Any] = {
@@ -55,14 +54,23 @@ class Setting:
             "poll_s": 86_400,
             **options,
         }
-        tables: Mapping[str, Mapping[str, Any]] = {
+        return self.write(
+            {
+                "database": {"url": url, "wake": wake},
+                "leases": {"ttl_s": lease_s},
+                f"accounts.{ACCOUNT}": account,
+                f"accounts.{ACCOUNT}.qps": _UNLIMITED,
+            }
+        )
+
+    def write(self, tables: Mapping[str, Mapping[str, Any]]) -> Path:
+        """Write a configuration of these tables, and what all have in common; return its path."""
+        path = self.databases.folder / f"{len(list(self.databases.folder.glob('*.toml')))}.toml"
+        tables = {
             "daemon": {"name": "bench"},
-            "database": {"url": url, "wake": wake},
-            "leases": {"ttl_s": lease_s},
             "log": {"level": "error"},
             "secrets": SECRETS,
-            f"accounts.{ACCOUNT}": account,
-            f"accounts.{ACCOUNT}.qps": _UNLIMITED,
+            **tables,
         }
         path.write_text("\n".join(_table(*table) for table in tables.items()), encoding="utf-8")
         return path
@@ -81,9 +89,16 @@ class Vendors:
 
     async def begin_anew(self) -> None:
         """Forget everything; no limits."""
-        for path, body in (("reset", {}), ("switches", _NO_LIMITS)):
-            async with self.client.post(f"{self.url}/_sim/{path}", json=body) as answer:
-                answer.raise_for_status()
+        await self._post("reset", {})
+        await self.turn(_NO_LIMITS)
+
+    async def turn(self, switches: Mapping[str, Any]) -> None:
+        """Turn some of the simulator's switches."""
+        await self._post("switches", switches)
+
+    async def _post(self, path: str, body: Mapping[str, Any]) -> None:
+        async with self.client.post(f"{self.url}/_sim/{path}", json=body) as answer:
+            answer.raise_for_status()
 
     async def last_call(self) -> int:
         """Return the number of the newest call."""

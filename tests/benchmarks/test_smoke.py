@@ -1,17 +1,20 @@
 """One tiny run of each measurement, so that none of them rots. What they print is not judged."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import crash, lifecycles, rest, resting, wakeup
+from benchmarks import crash, lanes, lifecycles, presses, rest, resting, wakeup
 from benchmarks.databases import Databases, Kind
 from benchmarks.figures import Figure, percentile, say_median
+from benchmarks.lanes_floor import FLOORS
 from benchmarks.programs import run_vendors
 from benchmarks.setting import Setting, Vendors
 
@@ -39,7 +42,7 @@ async def setting(postgres_server: str, tmp_path: Path) -> AsyncIterator[Setting
 
 
 def test_every_measurement_is_run_here() -> None:
-    assert TINY.keys() | {"crash"} == program.MEASURES.keys()
+    assert TINY.keys() | {"crash", "lanes"} == program.MEASURES.keys()
 
 
 @pytest.mark.anyio
@@ -57,6 +60,56 @@ async def test_after_a_crash_what_runs_is_what_is_wanted(setting: Setting, kind:
     figures = await crash.measure(setting, kind, crash.Scale(intents=40))
     said = {one.what: one.said for one in figures}
     assert said["agents wanted / live at the vendor"] == "20 / 20"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_presses_arrive_once_and_in_order(setting: Setting, kind: Kind) -> None:
+    load = presses.Load(lanes=4, per_s=2, warm_up_s=0.5, seconds=1.5)
+    said = {one.what: one.said for one in await lanes.measure(setting, kind, load)}
+    wrong = {what: numbers for what, numbers in said.items() if lanes.WRONG in what}
+    assert len(wrong) == 2 + len(FLOORS)
+    assert set(wrong.values()) == {"0 / 0 / 0 / 0"}
+    assert sum("p50 / p95 / p99" in what for what in said) == len(wrong)
+
+
+def test_presses_are_spread_and_alternate() -> None:
+    load = presses.Load(lanes=10, per_s=2, warm_up_s=1.0, seconds=9.0)
+    planned = list(presses.plan(load))
+    times = [due_s for due_s, _ in planned]
+    assert times == sorted(times)
+    assert max(later - earlier for earlier, later in pairwise(times)) < 4 / 20
+    by_lane = {lane: [p for _, p in planned if p.lane == lane] for lane in presses.lanes_of(load)}
+    assert [len(ours) for ours in by_lane.values()] == [20, 19] * 5
+    for ours in by_lane.values():
+        assert [press.sequence for press in ours] == list(range(1, len(ours) + 1))
+        assert [press.kind.value for press in ours[:2]] == ["start_listening", "stop_listening"]
+
+
+def call(sequence: int, at_s: float, code: str = "") -> dict[str, Any]:
+    at = datetime(2030, 1, 1, tzinfo=UTC) + timedelta(seconds=at_s)
+    ids = {"user_id": "lane0", "sequence": sequence}
+    return {"action": "StartListening", "ids": ids, "code": code, "at": at.isoformat()}
+
+
+@pytest.mark.parametrize(
+    ("calls", "expected"),
+    [
+        ([call(1, 0), call(2, 1)], (0, 0, 0, 1)),
+        ([call(1, 0), call(3, 1)], (0, 0, 0, 2)),
+        ([call(2, 0), call(1, 1, "410001043")], (1, 0, 1, 1)),
+        ([call(1, 0), call(1, 1, "410001043"), call(2, 2)], (0, 0, 1, 1)),
+        ([call(1, 0), call(1, 1), call(2, 2)], (0, 1, 0, 1)),
+    ],
+)
+def test_what_went_wrong_is_counted(
+    calls: list[dict[str, Any]], expected: tuple[int, int, int, int]
+) -> None:
+    began = datetime(2030, 1, 1, tzinfo=UTC)
+    said_at = {presses.Press("lane0", sequence): began for sequence in (1, 2, 9)}
+    said = presses.Said(at=said_at, counted=frozenset(said_at), per_s=1.0)
+    heard = presses.judge(calls, said)
+    assert (heard.disordered, heard.doubled, heard.refused, heard.unsent) == expected
 
 
 @pytest.mark.parametrize(
