@@ -2,7 +2,7 @@
 
 A payload is the body of the vendor's own call, less what the daemon fills in. Of
 ControlAIConversation the object under the command's name may also stand alone: the row's kind says
-which it is.
+which it is. Where it does not, what stands beside it is sent as it is.
 
 Rule 1: only what the vendor documents is refused. Fields we do not know pass.
 Rule 2: there is no call that only interrupts: ServerPushText with Interrupt wants something to say.
@@ -117,7 +117,8 @@ def command_fields(task_id: str | None, command: Command) -> dict[str, Any]:
     asked = with_json_strings(given(content), {*JSON_FIELDS, "MetaInfo"})
     if name is None:
         return {**asked, "TaskId": task_id}
-    return {"TaskId": task_id, "Command": name, name: asked}
+    beside = given(command.payload) if name in command.payload else {}
+    return {**beside, "TaskId": task_id, "Command": name, name: asked}
 
 
 def update_fields(start: Mapping[str, Any]) -> dict[str, Any]:

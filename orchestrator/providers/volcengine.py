@@ -44,11 +44,11 @@ from orchestrator.providers.volcengine_commands import (
     PARAMETER_VERSIONS,
     UPDATE,
     changeable_parts,
-    command_body,
+    command_fields,
     command_problems,
     fixed_parts,
     has_command,
-    update_body,
+    update_fields,
 )
 from orchestrator.providers.volcengine_spec import (
     FIRST_GENERATION,
@@ -165,13 +165,7 @@ class Volcengine(Provider):
 
     def stop(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Stop it by its TaskId, of the handle seen or else of the name announced."""
-        fields = {"AppId": self.app_id, "RoomId": agent.room_id}
-        if self._goes_by_user:
-            fields["UserId"] = agent.user_id
-        else:
-            fields["TaskId"] = agent.vendor_task_id or agent.session_name
-        reply = yield self._post(STOP, canonical_json(fields), stamp)
-        return read_stop(reply)
+        return read_stop((yield self._post(STOP, canonical_json(self._names(agent)), stamp)))
 
     def poll(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Ask whether the agent's user id is in the room."""
@@ -198,12 +192,12 @@ class Volcengine(Provider):
 
     def command_problems(self, command: Command) -> tuple[Problem, ...]:
         """Return everything the vendor would refuse about this command, without asking it."""
-        return command_problems(self.app_id, command)
+        return command_problems(self.api_version, self.app_id, command)
 
     def command(self, agent: Agent, command: Command, stamp: Stamp) -> Conversation:
         """Carry out a command on the agent. The vendor returns nothing but its success."""
-        body = command_body(self.app_id, agent, command)
-        return read_update((yield self._post(UPDATE, body, stamp)))
+        fields = command_fields(command) | self._names(agent)
+        return read_update((yield self._post(UPDATE, canonical_json(fields), stamp)))
 
     def fixed_body(self, agent: Agent, spec: Spec) -> bytes:
         """Return the body of a start without what UpdateParameters can change, if there is that."""
@@ -222,13 +216,19 @@ class Volcengine(Provider):
         parts = changeable_parts(config) if self.api_version in PARAMETER_VERSIONS else {}
         if not parts:
             return (yield from _without_asking(Done()))
-        return read_update(
-            (yield self._post(UPDATE, update_body(self.app_id, agent, parts), stamp))
-        )
+        fields = update_fields(parts) | self._names(agent)
+        return read_update((yield self._post(UPDATE, canonical_json(fields), stamp)))
 
     @property
     def _goes_by_user(self) -> bool:
         return self.api_version == FIRST_GENERATION
+
+    def _names(self, agent: Agent) -> dict[str, Any]:
+        """Return whom a stop or an update is for: the handle seen, or else the name announced."""
+        fields = {"AppId": self.app_id, "RoomId": agent.room_id}
+        if self._goes_by_user:
+            return {**fields, "UserId": agent.user_id}
+        return {**fields, "TaskId": agent.vendor_task_id or agent.session_name}
 
     def _start_fields(self, agent: Agent, spec: Spec) -> dict[str, Any]:
         fields = {

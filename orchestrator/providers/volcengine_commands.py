@@ -5,12 +5,13 @@ A payload is the body of UpdateVoiceChat, less what the daemon fills in.
 Rule 1: only what the vendor documents is refused. Fields we do not know pass.
 Rule 2: InterruptMode (1 at once, 2 after what goes on, 3 not at all if something does) has no
 default at the vendor and gets none here: whether to cut a speaker short is the application's word.
-Rule 3: the first generation knows no TaskId, and no page of it says whom an update would reach: it
-takes no commands. There is none for listening in any version; FinishSpeechRecognition ends a turn,
-but nothing begins one.
+Rule 3: the first generation knows no TaskId: the agent is told by its room and user, as in a stop.
+It has two commands. None is for listening in any version; FinishSpeechRecognition ends a turn, but
+nothing begins one.
 
-Sources: UpdateVoiceChat (docs/6348/1404671, and its page for 2025-06-01), the vendor's parameter
-table in its MCP server, function calling (docs/6348/1359441).
+Sources: UpdateVoiceChat 2024-06-01 (docs/6348/1316245), 2024-12-01 (docs/6348/1404671) and its page
+for 2025-06-01, the vendor's parameter table in its MCP server, speaking a text
+(docs/6348/1449206), function calling (docs/6348/1359441).
 """
 
 from collections.abc import Mapping
@@ -20,12 +21,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from orchestrator.core.command import Command, Kind
-from orchestrator.core.model import Agent
 from orchestrator.providers.base import Problem
 from orchestrator.providers.fields import filled_problems, given, one_of, shape
 from orchestrator.providers.spec import (
     SpecModel,
-    canonical_json,
     decoded,
     problems,
     with_json_strings,
@@ -41,10 +40,14 @@ from orchestrator.providers.volcengine_spec import (
 UPDATE = "UpdateVoiceChat"
 
 TEXT_LIMIT = 200
-"""Characters that ExternalTextToSpeech should get at most."""
+"""Characters that ExternalTextToSpeech gets at most. No page says what counts as one: here it is a
+Unicode code point, and a vendor that counts otherwise refuses in its own words."""
 
 PARAMETER_VERSIONS = frozenset({"2025-06-01"})
 """API versions with the command UpdateParameters."""
+
+_FIRST_KINDS = frozenset({Kind.INTERRUPT, Kind.FUNCTION_RESULT})
+"""What the first generation can do."""
 
 PROMPT_LATER = "ExternalPromptsForLLM"
 """A prompt that is laid beside the user's next turn. The default is one that is a turn itself,
@@ -159,18 +162,20 @@ _MODELS: Mapping[str, type[PayloadModel]] = MappingProxyType(
 
 def has_command(api_version: str, kind: Kind) -> bool:
     """Return whether this version of the API can do what the kind asks."""
-    if api_version == FIRST_GENERATION or kind not in _COMMANDS:
-        return False
-    return kind is not Kind.UPDATE or api_version in PARAMETER_VERSIONS
+    if api_version == FIRST_GENERATION:
+        return kind in _FIRST_KINDS
+    if kind is Kind.UPDATE:
+        return api_version in PARAMETER_VERSIONS
+    return kind in _COMMANDS
 
 
-def command_problems(app_id: str, command: Command) -> tuple[Problem, ...]:
+def command_problems(api_version: str, app_id: str, command: Command) -> tuple[Problem, ...]:
     """Return everything that the vendor would refuse about a command that `has_command`."""
     name = _name(command)
     filled: dict[tuple[str | int, ...], Any] = {
         ("AppId",): app_id,
         ("RoomId",): None,
-        ("TaskId",): None,
+        ("UserId" if api_version == FIRST_GENERATION else "TaskId",): None,
     }
     if command.kind is not Kind.PROMPT:
         filled["Command",] = name
@@ -180,16 +185,15 @@ def command_problems(app_id: str, command: Command) -> tuple[Problem, ...]:
     )
 
 
-def command_body(app_id: str, agent: Agent, command: Command) -> bytes:
-    """Return the body of UpdateVoiceChat for a command without problems."""
+def command_fields(command: Command) -> dict[str, Any]:
+    """Return the body of UpdateVoiceChat for a command without problems, less whom it is for."""
     asked = with_json_strings(given(command.payload), {"Message"})
-    return _body(app_id, agent, {**asked, "Command": _name(command)})
+    return {**asked, "Command": _name(command)}
 
 
-def update_body(app_id: str, agent: Agent, parts: Mapping[str, Any]) -> bytes:
-    """Return the body that brings an agent to these `changeable_parts` of a `Config`."""
-    fields = {"Command": _COMMANDS[Kind.UPDATE], "Parameters": {"Config": parts}}
-    return _body(app_id, agent, fields)
+def update_fields(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body that brings an agent to these `changeable_parts`, less whom it is for."""
+    return {"Command": _COMMANDS[Kind.UPDATE], "Parameters": {"Config": parts}}
 
 
 def changeable_parts(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,14 +225,3 @@ def _name(command: Command) -> str:
     if command.kind is Kind.PROMPT and command.payload.get("Command") == PROMPT_LATER:
         return PROMPT_LATER
     return _COMMANDS[command.kind]
-
-
-def _body(app_id: str, agent: Agent, fields: Mapping[str, Any]) -> bytes:
-    return canonical_json(
-        {
-            **fields,
-            "AppId": app_id,
-            "RoomId": agent.room_id,
-            "TaskId": agent.vendor_task_id or agent.session_name,
-        }
-    )

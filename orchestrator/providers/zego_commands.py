@@ -3,13 +3,14 @@
 A payload is the body of the vendor's own call, less what the daemon fills in.
 
 Rule 1: only what the vendor documents is refused. Fields we do not know pass.
-Rule 2: an update changes what it is given and nothing else, by the vendor's own page, which does
-not say how deep that goes. So two specs differ in place only where every key of the one is a key of
-the other: then it is all the same.
+Rule 2: an update changes what it is given and nothing else. Revisions of the vendor's page differ
+in how deep that goes: one says that a block is replaced whole. So two specs differ in place only
+where every key of the one is a key of the other: then it is all the same.
 
 Sources: core_products/aiagent/en/server of ZEGOCLOUD/docs_all: start-listening, stop-listening,
 interrupt-agent-instance, send-agent-instance-tts, send-agent-instance-llm, update-agent-instance,
-shared-components (what of TTS an update cannot change) and interaction-mode.
+shared-components (what of TTS an update cannot change), accessing-server-apis (ids) and
+interaction-mode.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,13 @@ from orchestrator.core.command import Command, Kind
 from orchestrator.providers.base import Problem
 from orchestrator.providers.fields import filled_problems, given, one_of, shape
 from orchestrator.providers.spec import SpecModel, problems
-from orchestrator.providers.zego_spec import STREAM_ID, ASRFields, LLMFields, TTSFields
+from orchestrator.providers.zego_spec import (
+    STREAM_ID,
+    USER_ID,
+    ASRFields,
+    LLMFields,
+    TTSFields,
+)
 
 UPDATE_INSTANCE = "UpdateAgentInstance"
 
@@ -39,7 +46,8 @@ ACTIONS: Mapping[Kind, str] = MappingProxyType(
 """The vendor's call for each kind. Tools are the LLM's own business here: no `function_result`."""
 
 TEXT_LIMIT = 300
-"""Characters that SendAgentInstanceTTS takes."""
+"""Characters that SendAgentInstanceTTS takes. The page does not say what counts as one: here it is
+a Unicode code point, and a vendor that counts otherwise refuses in its own words."""
 
 WALKIE_TALKIE = 2
 """The CommunicationMode that can be neither entered nor left while an instance runs."""
@@ -121,9 +129,12 @@ _MODELS: Mapping[Kind, type[PayloadModel]] = MappingProxyType(
 def command_problems(command: Command) -> tuple[Problem, ...]:
     """Return everything that the vendor would refuse about a command of a kind in `ACTIONS`."""
     filled: dict[tuple[str | int, ...], Any] = {("AgentInstanceId",): None}
+    user: tuple[Problem, ...] = ()
     if command.kind.listens:
         filled |= {("UserId",): command.user_id, ("Sequence",): command.sequence}
+        user = USER_ID.problems(("user_id",), command.user_id)
     return (
+        *user,
         *problems(_MODELS[command.kind], command.payload, "payload"),
         *filled_problems(command.payload, filled, "payload"),
     )

@@ -27,6 +27,13 @@ class Switches:
     )
     users_present: bool = _switch("users nobody spoke of are in the room", default=True)
     users_publish: bool = _switch("users nobody spoke of publish a stream", default=True)
+    character: str = _switch(
+        "what counts as one where the length of a text is limited",
+        "code_point",
+        "utf16_unit",
+        "byte",
+        default="code_point",
+    )
 
     volcengine_qps: int = _switch("calls per second of each VoiceChat action", default=60)
     volcengine_lookup_qps: int = _switch("calls per second of GetRoomOnlineUsers", default=40)
@@ -50,7 +57,7 @@ class Switches:
         "another TaskId in an occupied room", "accept", "refuse", default="accept"
     )
     volcengine_speech_limit: int = _switch(
-        "characters of an ExternalTextToSpeech, which the page only advises", default=200
+        "characters of an ExternalTextToSpeech, which some pages only advise", default=200
     )
     volcengine_agent_visible: bool = _switch(
         "agents stand in VisibleUserList (else in InvisibleUserList)", default=True
@@ -113,6 +120,16 @@ class Switches:
     zego_kick_unknown_room_code: int = _switch(
         "Code of KickoutUser about a room with nobody in it (0: success)", default=104
     )
+
+    def length(self, text: str) -> int:
+        """Return how many characters a vendor counts in a text."""
+        match self.character:
+            case "utf16_unit":
+                return len(text.encode("utf-16-le", "surrogatepass")) // 2
+            case "byte":
+                return len(text.encode(errors="surrogatepass"))
+            case _:
+                return len(text)
 
     def turn(self, wanted: Mapping[str, Any]) -> list[str]:
         """Set the switches named in `wanted`, all or none; return what is wrong with it."""

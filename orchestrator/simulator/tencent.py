@@ -246,6 +246,8 @@ class Tencent:
             _refuse("MissingParameter", f"{command} is required")
         if command == "ServerPushText" and not (payload.get("Text") or payload.get("Audio")):
             _refuse("InvalidParameter", "ServerPushText: expected a Text or an Audio")
+        if command == "InvokeLLM" and not payload.get("Content"):
+            _refuse("InvalidParameter", "InvokeLLM: expected a Content")
         if command == "ServerPushText" and payload.get("StopAfterPlay"):
             self._world.end(agent, Why.REQUESTED, call.world_at)
         return {}

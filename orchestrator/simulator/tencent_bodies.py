@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.simulator.wire import Refusal
+from orchestrator.simulator.wire import Refusal, parse_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +20,18 @@ class Field:
     required: bool = False
     fields: Mapping[str, "Field"] | None = None
     code: str = "MissingParameter"
+    choices: tuple[int, ...] = ()
+    """The numbers that it may be; empty: any."""
+    holds_json: bool = False
+    """Of a string: it holds a JSON object."""
 
 
 Body = Mapping[str, Field]
 
 _TEXT = Field(str)
+_JSON = Field(str, holds_json=True)
 _NUMBER = Field(int)
+_SWITCH = Field(int, choices=(0, 1))
 _FLAG = Field(bool)
 _LIST = Field(list)
 _OBJECT = Field(dict)
@@ -37,15 +43,15 @@ _AGENT_CONFIG: Body = {
     "TargetUserId": _MUST_TEXT,
     "MaxIdleTime": _NUMBER,
     "WelcomeMessage": _TEXT,
-    "WelcomeMessagePriority": _NUMBER,
-    "InterruptMode": _NUMBER,
+    "WelcomeMessagePriority": _SWITCH,
+    "InterruptMode": _SWITCH,
     "InterruptSpeechDuration": _NUMBER,
     "InterruptWordList": _LIST,
     "TurnDetectionMode": _NUMBER,
     "TurnDetection": _OBJECT,
     "FilterOneWord": _FLAG,
     "FilterBracketsContent": _NUMBER,
-    "SubtitleMode": _NUMBER,
+    "SubtitleMode": _SWITCH,
     "AmbientSound": _OBJECT,
     "VoicePrint": _OBJECT,
 }
@@ -64,10 +70,10 @@ _SERVER_PUSH_TEXT: Body = {
     "Audio": _TEXT,
     "Interrupt": _FLAG,
     "StopAfterPlay": _FLAG,
-    "DropMode": _NUMBER,
-    "Priority": _NUMBER,
+    "DropMode": _SWITCH,
+    "Priority": _SWITCH,
     "AddHistory": _FLAG,
-    "MetaInfo": _TEXT,
+    "MetaInfo": _JSON,
 }
 
 _TASK_ID = Field(str, required=True, code="InvalidParameter.TaskId")
@@ -80,13 +86,13 @@ BODIES: Mapping[str, Body] = {
     "StartAIConversation": {
         "SdkAppId": Field(int, required=True),
         "RoomId": _MUST_TEXT,
-        "RoomIdType": _NUMBER,
+        "RoomIdType": _SWITCH,
         "AgentConfig": Field(dict, required=True, fields=_AGENT_CONFIG),
         "SessionId": _TEXT,
         "STTConfig": Field(dict, fields=_STT_CONFIG),
-        "LLMConfig": _TEXT,
-        "TTSConfig": _TEXT,
-        "AvatarConfig": _TEXT,
+        "LLMConfig": _JSON,
+        "TTSConfig": _JSON,
+        "AvatarConfig": _JSON,
         "ExperimentalParams": _TEXT,
     },
     "DescribeAIConversation": {"SdkAppId": _NUMBER, "TaskId": _TEXT, "SessionId": _TEXT},
@@ -94,10 +100,10 @@ BODIES: Mapping[str, Body] = {
     "UpdateAIConversation": {
         "TaskId": _TASK_ID,
         "WelcomeMessage": _TEXT,
-        "InterruptMode": _NUMBER,
+        "InterruptMode": _SWITCH,
         "InterruptSpeechDuration": _NUMBER,
-        "LLMConfig": _TEXT,
-        "TTSConfig": _TEXT,
+        "LLMConfig": _JSON,
+        "TTSConfig": _JSON,
     },
     "ControlAIConversation": {
         "TaskId": _TASK_ID,
@@ -140,6 +146,10 @@ def _read_field(field: Field, value: object, path: str) -> None:
     fits = isinstance(value, field.kind) and (field.kind is bool or not isinstance(value, bool))
     if not fits:
         raise Refusal("InvalidParameter", f"{path}: expected {field.kind.__name__}")
+    if field.choices and value not in field.choices:
+        raise Refusal("InvalidParameter", f"{path}: expected one of {field.choices}")
+    if field.holds_json and parse_object(str(value).encode(errors="replace")) is None:
+        raise Refusal("InvalidParameter", f"{path}: expected a string that holds a JSON object")
     if field.required and field.kind is str and not value:
         raise Refusal(field.code, f"{path} is empty")
     if field.fields is not None:

@@ -1,31 +1,41 @@
 """The commands of Volcengine's UpdateVoiceChat: which there are in a version, and what each wants.
 
-Sources: docs/6348/1404671 and its page for 2025-06-01, the vendor's parameter table in its MCP
-server. Rule: `interrupt` and `function` go without regard to case, since the vendor's own demos
-write them both ways; so do the others.
+Sources: docs/6348/1316245 (2024-06-01), docs/6348/1404671 (2024-12-01) and its page for 2025-06-01,
+the vendor's parameter table in its MCP server. Rule: `interrupt` and `function` go without regard
+to case, since the vendor's own demos write them both ways; so do the others.
 """
 
 import json
+from collections.abc import Mapping
 from typing import NoReturn
 
 from orchestrator.simulator.switches import Switches
 from orchestrator.simulator.wire import Fields, Refusal
 
-_COMMANDS = {
-    "interrupt": (),
-    "function": ("Message",),
+_Required = Mapping[str, tuple[str, ...]]
+"""Commands without case, with what each requires."""
+
+_FIRST: _Required = {"interrupt": (), "function": ("Message",)}
+_SECOND: _Required = {
+    **_FIRST,
     "externaltexttospeech": ("Message", "InterruptMode"),
     "externalpromptsforllm": ("Message",),
     "externaltexttollm": ("Message", "InterruptMode"),
     "finishspeechrecognition": (),
 }
-_COMMANDS_2025 = {
+_THIRD: _Required = {
+    **_SECOND,
     "updateparameters": ("Parameters",),
     "setttscontext": (),
     "updatevoiceprintsv": (),
     "updatefarfieldconfig": (),
 }
-"""Commands without case, with what each requires; the second lot only since 2025-06-01."""
+_COMMANDS: Mapping[str, _Required] = {
+    "2024-06-01": _FIRST,
+    "2024-12-01": _SECOND,
+    "2025-06-01": _THIRD,
+}
+"""By API version."""
 
 
 def check_update(version: str, body: Fields, switches: Switches) -> None:
@@ -33,8 +43,7 @@ def check_update(version: str, body: Fields, switches: Switches) -> None:
     command = body.get("Command")
     if not isinstance(command, str) or not command:
         _refuse("Command is required")
-    known = _COMMANDS | (_COMMANDS_2025 if version == "2025-06-01" else {})
-    required = known.get(command.lower())
+    required = _COMMANDS[version].get(command.lower())
     if required is None:
         _refuse(f"Command {command!r} is unknown")
     for name in required:
@@ -42,7 +51,12 @@ def check_update(version: str, body: Fields, switches: Switches) -> None:
     if command.lower() == "function":
         _check_result(body["Message"])
     limit = switches.volcengine_speech_limit
-    if command.lower() == "externaltexttospeech" and limit and len(body["Message"]) > limit:
+    if command.lower() == "externaltexttospeech" and limit:
+        _check_length(body["Message"], limit, switches)
+
+
+def _check_length(text: str, limit: int, switches: Switches) -> None:
+    if switches.length(text) > limit:
         _refuse(f"Message is longer than {limit} characters")
 
 

@@ -4,19 +4,26 @@ Source: the vendor's pages start-listening, stop-listening and advanced/interact
 return codes. Knows instances only by what it keeps for each, and no wire.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from orchestrator.simulator.switches import Switches
-from orchestrator.simulator.wire import Fields, Refusal
+from orchestrator.simulator.wire import Fields, Refusal, is_text
 from orchestrator.simulator.world import Agent, User
 
 WALKIE_TALKIE = 2
 
 SPEECH_LIMIT = 300
 
-_PRIORITIES = ("Low", "Medium", "High")
-_SAME_PRIORITY = ("ClearAndInterrupt", "Enqueue")
+_FLAG = (False, True)
+_SPOKEN_CHOICES: Mapping[str, tuple[object, ...]] = {
+    "Priority": ("Low", "Medium", "High"),
+    "SamePriorityOption": ("ClearAndInterrupt", "Enqueue"),
+}
+_SAY_CHOICES = {**_SPOKEN_CHOICES, "AddHistory": _FLAG, "InterruptMode": (0, 1)}
+_PROMPT_CHOICES = {**_SPOKEN_CHOICES, "AddQuestionToHistory": _FLAG, "AddAnswerToHistory": _FLAG}
+"""What may stand in a field, if it is there."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,6 +90,7 @@ class Turns:
             Refusal: the mode is another, the Sequence stale, or the user not there or not heard.
         """
         user_id, sequence = _press(talk, body)
+        _require_choices(body, {"CancelFlag": _FLAG})
         self._refuse_stale(talk, user_id, sequence, "stop")
         _take(talk, user_id, sequence, "stop")
         if not user.present:
@@ -98,27 +106,29 @@ class Turns:
         """Let the agent speak (SendAgentInstanceTTS); return the round.
 
         Raises:
-            Refusal: the text is too long, or what `prompt` refuses.
+            Refusal: the text is too long, what goes with it is wrong, or the agent listens.
         """
-        text = body.get("Text")
-        if isinstance(text, str) and len(text) > SPEECH_LIMIT:
+        text = _text(body)
+        if self._switches.length(text) > SPEECH_LIMIT:
             raise Refusal("410000003", f"Text is longer than {SPEECH_LIMIT} characters")
-        return self.prompt(talk, body, now)
+        _require_choices(body, _SAY_CHOICES)
+        return self._answer(talk, body, now)
 
     def prompt(self, talk: Talk, body: Fields, now: datetime) -> int:
         """Let the agent answer (SendAgentInstanceLLM); return the round.
 
         Raises:
-            Refusal: the text or its priority is wrong, or the agent listens.
+            Refusal: the text or what goes with it is wrong, or the agent listens.
         """
-        text, priority = body.get("Text"), body.get("Priority", "Medium")
-        if not isinstance(text, str) or not text:
-            raise Refusal("410000003", "Text is invalid")
-        if priority not in _PRIORITIES:
-            raise Refusal("410000003", "Priority is invalid")
-        if body.get("SamePriorityOption", "Enqueue") not in _SAME_PRIORITY:
-            raise Refusal("410000003", "SamePriorityOption is invalid")
-        bypasses = priority == "High" and self._switches.zego_high_while_listening
+        _text(body)
+        if not isinstance(body.get("SystemPrompt", ""), str):
+            raise Refusal("410000003", "SystemPrompt is invalid")
+        _require_choices(body, _PROMPT_CHOICES)
+        return self._answer(talk, body, now)
+
+    def _answer(self, talk: Talk, body: Fields, now: datetime) -> int:
+        """Begin a round in which the agent speaks, unless it listens."""
+        bypasses = body.get("Priority") == "High" and self._switches.zego_high_while_listening
         if talk.listening_to is not None and not bypasses:
             raise Refusal("410001013", "the agent is listening")
         self._speak(talk, now)
@@ -159,11 +169,25 @@ def _press(talk: Talk, body: Fields) -> tuple[str, int | None]:
     if talk.mode != WALKIE_TALKIE:
         raise Refusal("410001042", "the instance is not in walkie-talkie mode")
     user_id, sequence = body.get("UserId") or talk.agent.user_id, body.get("Sequence")
-    if not isinstance(user_id, str):
+    if not is_text(user_id, longest=32, extra="-_"):
         raise Refusal("410000003", "UserId is invalid")
     if sequence is not None and type(sequence) is not int:
         raise Refusal("410000003", "Sequence is invalid")
-    return user_id, sequence
+    return str(user_id), sequence
+
+
+def _text(body: Fields) -> str:
+    text = body.get("Text")
+    if not isinstance(text, str) or not text:
+        raise Refusal("410000003", "Text is invalid")
+    return text
+
+
+def _require_choices(body: Fields, choices: Mapping[str, tuple[object, ...]]) -> None:
+    for name, allowed in choices.items():
+        # By type too: in JSON, as here, true is no number.
+        if name in body and (type(body[name]), body[name]) not in [(type(a), a) for a in allowed]:
+            raise Refusal("410000003", f"{name} is invalid")
 
 
 def _take(talk: Talk, user_id: str, sequence: int | None, action: str) -> None:

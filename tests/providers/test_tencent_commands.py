@@ -154,6 +154,13 @@ def test_what_is_asked_stands_alone_or_under_its_name(payload: dict[str, Any]) -
     assert sent(Kind.PROMPT, payload) == body
 
 
+def test_what_stands_beside_what_is_said_is_sent_too() -> None:
+    payload = {"ServerPushText": TEXT, "Brand": "new", "InvokeLLM": None}
+    assert paths(Kind.SAY, payload) == []
+    body = {"TaskId": TASK, "Command": "ServerPushText", "ServerPushText": TEXT, "Brand": "new"}
+    assert sent(Kind.SAY, payload) == body
+
+
 def test_objects_become_the_strings_that_hold_them() -> None:
     said = sent(Kind.SAY, {"Text": "bye", "StopAfterPlay": True, "MetaInfo": {"b": 1, "a": "é"}})
     assert said["ServerPushText"]["MetaInfo"] == '{"a":"é","b":1}'

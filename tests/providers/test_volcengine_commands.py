@@ -44,7 +44,11 @@ AGENT = Agent(
 TASK = {"AppId": APP_ID, "RoomId": "room-1", "TaskId": "task-1"}
 FIRST, SECOND, THIRD = API_VERSIONS
 SPOKEN = [Kind.INTERRUPT, Kind.SAY, Kind.PROMPT, Kind.FUNCTION_RESULT]
-KINDS: dict[str, list[Kind]] = {FIRST: [], SECOND: SPOKEN, THIRD: [*SPOKEN, Kind.UPDATE]}
+KINDS: dict[str, list[Kind]] = {
+    FIRST: [Kind.INTERRUPT, Kind.FUNCTION_RESULT],
+    SECOND: SPOKEN,
+    THIRD: [*SPOKEN, Kind.UPDATE],
+}
 SMALLEST: dict[Kind, dict[str, Any]] = {
     Kind.INTERRUPT: {},
     Kind.SAY: {"Message": "hi", "InterruptMode": 1},
@@ -138,6 +142,25 @@ def test_a_command_is_an_update_of_its_task(kind: Kind, name: str) -> None:
     assert outcome == Done(request_id="r-1")
 
 
+@pytest.mark.parametrize("kind", KINDS[FIRST])
+def test_the_first_version_tells_an_agent_by_its_user(kind: Kind) -> None:
+    vendor, asked = account(FIRST), command(kind, SMALLEST[kind])
+    assert vendor.command_problems(asked) == ()
+    request, outcome = converse(vendor.command(AGENT, asked, STAMP))
+    later = json.loads(ask(kind)[0].body)
+    del later["TaskId"]
+    assert json.loads(request.body) == later | {"UserId": "user-1"}
+    assert parse_qs(urlsplit(request.url).query)["Version"] == [FIRST]
+    assert outcome == Done(request_id="r-1")
+
+
+def test_who_is_meant_is_not_the_payloads_to_say() -> None:
+    payload = {"UserId": "user-1", "TaskId": "task-1"}
+    asked = command(Kind.INTERRUPT, payload)
+    first = [one.path for one in account(FIRST).command_problems(asked)]
+    assert (first, paths(Kind.INTERRUPT, payload)) == (["payload.UserId"], ["payload.TaskId"])
+
+
 def test_a_task_whose_handle_nobody_told_goes_by_its_name() -> None:
     fields = {name: getattr(AGENT, name) for name in Agent.__dataclass_fields__}
     unseen = Agent(**fields | {"vendor_task_id": None})
@@ -171,6 +194,8 @@ def test_a_prompt_may_wait_for_the_users_next_turn() -> None:
     [
         (Kind.INTERRUPT, {"AppId": APP_ID, "Command": "interrupt", "TaskId": None}),
         (Kind.SAY, {"Message": "é" * 200, "InterruptMode": 3, "Brand": "new"}),
+        # Each is two units of UTF-16 and four bytes.
+        (Kind.SAY, {"Message": "😀" * 200, "InterruptMode": 2}),
         (Kind.PROMPT, {"Message": "x" * 5000, "InterruptMode": 1, "Command": None}),
         (
             Kind.PROMPT,
@@ -212,6 +237,8 @@ def test_what_the_vendor_takes(kind: Kind, payload: dict[str, Any]) -> None:
         (Kind.SAY, {"Message": "x" * 201, "InterruptMode": 1}, ["payload.Message"]),
         (Kind.SAY, {"Message": {"a": 1}, "InterruptMode": 1}, ["payload.Message"]),
         (Kind.SAY, {"Message": "hi", "InterruptMode": 0}, ["payload.InterruptMode"]),
+        (Kind.SAY, {"Message": "hi", "InterruptMode": 4}, ["payload.InterruptMode"]),
+        (Kind.SAY, {"Message": "hi", "InterruptMode": "1"}, ["payload.InterruptMode"]),
         (Kind.SAY, {"Message": "hi", "InterruptMode": True}, ["payload.InterruptMode"]),
         (Kind.PROMPT, {"Message": "hi"}, ["payload.InterruptMode"]),
         (Kind.PROMPT, SMALLEST[Kind.PROMPT] | {"Command": "interrupt"}, ["payload.Command"]),

@@ -146,6 +146,7 @@ def test_the_number_on_the_wire_is_the_rows() -> None:
         (Kind.STOP_LISTENING, {"CancelFlag": False}),
         (Kind.INTERRUPT, {"Brand": "new"}),
         (Kind.SAY, {"Text": "é" * 300, "AddHistory": False, "InterruptMode": 1}),
+        (Kind.SAY, {"Text": "😀" * 300}),
         (Kind.SAY, {"Text": ResolvedSecret("x"), "Priority": None, "SamePriorityOption": None}),
         (Kind.SAY, {"Text": "hi", "Priority": "High", "SamePriorityOption": "Enqueue"}),
         (Kind.PROMPT, {"Text": "x" * 5000, "SystemPrompt": "be brief"}),
@@ -205,6 +206,12 @@ def test_what_the_vendor_would_refuse_is_told_where(
 def test_a_text_that_is_too_long_is_told_by_how_much_it_may_be() -> None:
     (problem,) = ZEGO.command_problems(command(Kind.SAY, {"Text": "x" * 301}))
     assert problem.expected == "at most 300 characters"
+
+
+@pytest.mark.parametrize("user_id", ["a b", "u" * 33, "é", ""])
+def test_a_user_id_that_the_vendor_does_not_take(user_id: str) -> None:
+    assert paths(Kind.START_LISTENING, {}, user_id=user_id) == ["user_id"]
+    assert paths(Kind.INTERRUPT, {}, user_id=user_id) == []
 
 
 def test_a_number_that_is_yet_to_be_drawn_cannot_be_given() -> None:

@@ -10,6 +10,7 @@ from orchestrator.simulator.world import Vendor
 
 APP = DEMO[1].sdk_app_id
 GONE = "FailedOperation.TaskNotExist"
+UNKNOWN = "UnknownParameter"
 SESSION = {"SdkAppId": APP, "SessionId": "s1"}
 
 
@@ -19,6 +20,10 @@ def start(world: Any, *args: Any, **kwargs: Any) -> str:
     )
     assert (status, code) == (200, "")
     return str(answer["TaskId"])
+
+
+def pushed(**fields: Any) -> dict[str, Any]:
+    return {"Command": "ServerPushText", "ServerPushText": {"Text": "hi"} | fields}
 
 
 def test_a_task_is_described_by_task_and_by_session_until_it_stopped(world: Any) -> None:
@@ -157,10 +162,17 @@ def test_a_kicked_agent_that_still_bills_by_switch(world: Any) -> None:
         ({"Command": "ServerPushText", "ServerPushText": {"Text": "hi"}}, ""),
         ({"Command": "ServerPushText", "ServerPushText": {"Audio": "UklGRg=="}}, ""),
         ({"Command": "ServerPushText", "ServerPushText": {"Text": ""}}, "InvalidParameter"),
-        ({"Command": "ServerPushText", "ServerPushText": {"Speak": "hi"}}, "UnknownParameter"),
+        (pushed(Speak="hi"), UNKNOWN),
         ({"Command": "ServerPushText"}, "MissingParameter"),
         ({"Command": "Sing"}, "InvalidParameter"),
         ({"Command": "InvokeLLM", "InvokeLLM": {"Content": "hi"}}, ""),
+        ({"Command": "InvokeLLM", "InvokeLLM": {"Interrupt": True}}, "InvalidParameter"),
+        ({"Command": "InvokeLLM", "InvokeLLM": {"Content": "hi"}, "Text": "hi"}, UNKNOWN),
+        (pushed(Interrupt=True, DropMode=1, MetaInfo='{"a": 1}'), ""),
+        (pushed(DropMode=2), "InvalidParameter"),
+        (pushed(Priority=-1), "InvalidParameter"),
+        (pushed(Interrupt=1), "InvalidParameter"),
+        (pushed(MetaInfo="no json"), "InvalidParameter"),
     ],
 )
 def test_control_commands(world: Any, body: dict[str, Any], code: str) -> None:
@@ -168,6 +180,25 @@ def test_control_commands(world: Any, body: dict[str, Any], code: str) -> None:
     assert world.tencent("ControlAIConversation", task | body)[1] == code
     assert world.tencent("UpdateAIConversation", task | {"WelcomeMessage": "hi"})[1] == ""
     assert world.live() == ["agent1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({}, ""),
+        ({"InterruptMode": 1, "InterruptSpeechDuration": 300}, ""),
+        ({"LLMConfig": '{"Model": "m"}', "TTSConfig": "{}"}, ""),
+        ({"InterruptMode": 2}, "InvalidParameter"),
+        ({"LLMConfig": {"Model": "m"}}, "InvalidParameter"),
+        ({"LLMConfig": "m"}, "InvalidParameter"),
+        ({"MaxIdleTime": 30}, UNKNOWN),
+        ({"STTConfig": {}}, UNKNOWN),
+        ({"TaskId": "nobody"}, GONE),
+    ],
+)
+def test_what_can_change_while_it_runs(world: Any, change: dict[str, Any], code: str) -> None:
+    update = {"TaskId": start(world)} | change
+    assert world.tencent("UpdateAIConversation", update)[1] == code
 
 
 def test_the_last_words_end_the_task(world: Any) -> None:
@@ -243,6 +274,8 @@ def test_what_was_signed_may_not_change(world: Any, tamper: Any, code: str) -> N
         ({"MaxDuration": 10}, "UnknownParameter"),
         ({"SdkAppId": 1}, "UnauthorizedOperation.SdkAppId"),
         ({"RoomIdType": True}, "InvalidParameter"),
+        ({"RoomIdType": 2}, "InvalidParameter"),
+        ({"TTSConfig": "flow"}, "InvalidParameter"),
         ({"AvatarConfig": None}, ""),
     ],
 )

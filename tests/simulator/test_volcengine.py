@@ -11,6 +11,7 @@ from orchestrator.simulator.world import Vendor
 
 KEYS = DEMO[0]
 GONE = "InvalidParameter.ErrorActiveTaskNotFound"
+WRONG = "InvalidParameter"
 
 
 @pytest.mark.parametrize("version", ["2024-12-01", "2025-06-01"])
@@ -314,6 +315,25 @@ def test_parameters_change_since_2025(world: Any, version: str, parameters: Any,
     world.volcengine("StartVoiceChat", world.volcengine_start(), version)
     update = world.volcengine_task() | {"Command": "UpdateParameters", "Parameters": parameters}
     assert world.volcengine("UpdateVoiceChat", update, version)[1] == code
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"Command": "interrupt"}, ""),
+        ({"Command": "function", "Message": '{"ToolCallID": "c", "Content": "sunny"}'}, ""),
+        ({"Command": "interrupt", "UserId": "user2"}, GONE),
+        ({"Command": "interrupt", "UserId": None}, WRONG),
+        ({"Command": "ExternalTextToSpeech", "Message": "hi", "InterruptMode": 1}, WRONG),
+        ({"Command": "ExternalTextToLLM", "Message": "hi", "InterruptMode": 1}, WRONG),
+        ({"Command": "FinishSpeechRecognition"}, WRONG),
+        ({"Command": "UpdateParameters", "Parameters": {"Config": {}}}, WRONG),
+    ],
+)
+def test_the_first_version_has_two_commands(world: Any, change: dict[str, Any], code: str) -> None:
+    task = {"AppId": KEYS.app_id, "RoomId": "room1", "UserId": "user1"}
+    world.volcengine("StartVoiceChat", task | {"Config": {"BotName": "bot"}}, "2024-06-01")
+    assert world.volcengine("UpdateVoiceChat", task | change, "2024-06-01")[1] == code
 
 
 def test_sixty_of_one_action_in_any_second(world: Any) -> None:

@@ -260,6 +260,13 @@ def test_rounds_rise(world: Any) -> None:
         ("TTS", {"Priority": "Low", "SamePriorityOption": "Enqueue"}, ""),
         ("LLM", {"Priority": ["Low"]}, "410000003"),
         ("LLM", {"SamePriorityOption": ""}, "410000003"),
+        ("TTS", {"AddHistory": False, "InterruptMode": 1}, ""),
+        ("TTS", {"AddHistory": 0}, "410000003"),
+        ("TTS", {"InterruptMode": 2}, "410000003"),
+        ("TTS", {"InterruptMode": True}, "410000003"),
+        ("LLM", {"SystemPrompt": "be brief", "AddQuestionToHistory": True}, ""),
+        ("LLM", {"SystemPrompt": []}, "410000003"),
+        ("LLM", {"AddAnswerToHistory": "yes"}, "410000003"),
     ],
 )
 def test_what_it_can_be_made_to_say(
@@ -267,6 +274,31 @@ def test_what_it_can_be_made_to_say(
 ) -> None:
     body = {"AgentInstanceId": create(world), "Text": "hi"} | change
     assert world.zego(f"SendAgentInstance{action}", body)[1] == code
+
+
+@pytest.mark.parametrize(
+    ("character", "most"), [("code_point", 300), ("utf16_unit", 150), ("byte", 75)]
+)
+def test_what_counts_as_a_character_by_switch(world: Any, character: str, most: int) -> None:
+    world.turn(character=character)
+    body = {"AgentInstanceId": create(world)}
+    codes = [
+        world.zego("SendAgentInstanceTTS", body | {"Text": "😀" * n})[1] for n in (most, most + 1)
+    ]
+    assert codes == ["", "410000003"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"UserId": "a b"}, {"UserId": "u" * 33}, {"UserId": 5}, {"Sequence": "1"}, {"CancelFlag": 1}],
+)
+def test_a_release_that_cannot_be_read(world: Any, change: dict[str, Any]) -> None:
+    instance = create(world, **PTT)
+    assert press(world, "Start", instance, 1) == ""
+    body = {"AgentInstanceId": instance, "Sequence": 2} | change
+    assert world.zego("StopListening", body)[1] == "410000003"
+    # It used up no number.
+    assert press(world, "Stop", instance, 2) == ""
 
 
 @pytest.mark.parametrize(
