@@ -47,7 +47,7 @@ HELD_MS = 40
 async def prepare(scene: Scene, *ids: str) -> None:
     """Insert tasks whose agents listen; commands live long, and no limit is in the way."""
     scene.settings["lanes"] = {"gap_timeout_ms": 30_000, "command_ttl_ms": LONG_MS}
-    scene.account(WALKIE)["qps"] = {START: 0, STOP: 0}
+    scene.account(WALKIE)["qps"] = {"CreateAgentInstance": 0, START: 0, STOP: 0}
     await scene.vendors.turn(zego_qps=0, zego_capacity=2 * MANY)
     await scene.app.write(*(task(WALKIE, id_) for id_ in ids))
 
