@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from tests.daemon.application import quoted, update_task
-from tests.daemon.customers import TENCENT, VOLCENGINE, VOLCENGINE_NEXT, ZEGO, Customer
+from tests.daemon.customers import (
+    TENCENT,
+    VOLCENGINE,
+    VOLCENGINE_FIRST,
+    VOLCENGINE_NEXT,
+    ZEGO,
+    Customer,
+)
 from tests.daemon.running import GIVEN, Scene, as_json
 from tests.daemon.talk import talk_to
 from tests.daemon.vendors import doubled
@@ -40,6 +47,14 @@ def told_to(words: str) -> dict[str, Any]:
     return {"Config": {**config, "LLMConfig": {**config["LLMConfig"], "SystemMessages": [words]}}}
 
 
+def spoken_by(vendor: str) -> dict[str, Any]:
+    return {"TTS": {"Vendor": vendor, "Params": {"app": {"api_key": "fake"}}}}
+
+
+def idle_for(seconds: int) -> dict[str, Any]:
+    return {"AgentConfig": {"MaxIdleTime": seconds}}
+
+
 def heard_on(stream: str) -> dict[str, Any]:
     return {"RTC": {"UserStreamId": stream}}
 
@@ -52,7 +67,11 @@ IN_PLACE = (
 ANEW = (
     Edit("agent", ZEGO, {}, {"AgentId": "another"}, None),
     Edit("engine", TENCENT, {}, {"TTSConfig": {"TTSType": "minimax", "VoiceId": "fake"}}, None),
-    Edit("version", VOLCENGINE, told_to("be kind"), told_to("be brief"), None),
+    # What no update reaches, by the vendors' own words.
+    Edit("speech", ZEGO, spoken_by("MiniMax"), spoken_by("CosyVoice"), None),
+    Edit("idle", TENCENT, idle_for(30), idle_for(60), None),
+    Edit("first", VOLCENGINE_FIRST, told_to("be kind"), told_to("be brief"), None),
+    Edit("second", VOLCENGINE, told_to("be kind"), told_to("be brief"), None),
 )
 
 
