@@ -23,7 +23,7 @@ GRANT SELECT ON
     agent_task, task_owner, task_change, agent_command, orphan_task, account_control, agent_status,
     vendor_agent, lane, vendor_fact, agent_event, account_state, rate_limit, call_minute, daemon,
     installation, orchestrator_version, task_overview, task_explain, task_history, orphan_overview,
-    listening_lane, account_health, convergence
+    command_explain, listening_lane, account_health, convergence
 TO orchestrator_reader, orchestrator_app, orchestrator_operator, orchestrator_daemon;
 
 -- An application says what should be. Its word in the inbox is cancel_command.

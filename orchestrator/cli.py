@@ -205,13 +205,13 @@ def status(
 
 @app.command()
 def explain(
-    task_id: Annotated[str, typer.Argument(metavar="ID", help="agent_task.id")],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="agent_task.id, or agent_command.id")],
     config: ConfigOption = None,
 ) -> None:
-    """Say in one sentence what a task is and what it waits for, then its history."""
+    """Say in one sentence what a task or a command is and what it waits for, then its history."""
     from orchestrator.commands import explain as command  # noqa: PLC0415 - see rule 1
 
-    command.run(config, task_id)
+    command.run(config, id_)
 
 
 def _address(text: str) -> "Address":

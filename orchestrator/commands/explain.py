@@ -1,4 +1,4 @@
-"""`orchestrator explain ID`: one sentence, then what happened."""
+"""`orchestrator explain ID`: one sentence, then what waits and what happened."""
 
 from pathlib import Path
 
@@ -10,18 +10,22 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.store import views
 
 
-def run(option: Path | None, task_id: str) -> None:
-    """Print what a task is and what it waits for, then its history, oldest first.
+def run(option: Path | None, id_: str) -> None:
+    """Print what a task is and what it waits for, its waiting commands, and its history.
+
+    The id may be a command's as well: then what became of it, or why it is not sent yet.
 
     Raises:
-        OrchestratorError: there is no such task.
+        OrchestratorError: there is neither.
         ConfigError, SchemaError, DatabaseAway: as their names say.
     """
-    found = read(option, lambda connection: views.explain(connection, task_id))
+    found = read(option, lambda connection: views.explain(connection, id_))
     if found is None:
         raise OrchestratorError(
-            f'there is no task "{task_id}"; `orchestrator status` shows those that there are'
+            f'there is no task "{id_}", and no command; `orchestrator status` shows the tasks'
         )
-    typer.echo(f"{task_id}: {found.sentence}")
+    typer.echo(f"{id_}: {found.sentence}")
+    for command in found.waiting:
+        typer.echo(f"  {command['command_id']}: {command['explanation']}")
     for event in found.events:
         typer.echo(event_line(event))

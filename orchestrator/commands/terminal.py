@@ -71,6 +71,7 @@ def event_line(event: View) -> str:
         event.get("action"),
         event.get("outcome"),
         event.get("code"),
+        f"command {event['command_id']}" if event.get("command_id") else None,
         f"{before} → {after}" if before and before != after else None,
         f"{event['latency_ms']} ms" if event.get("latency_ms") is not None else None,
         f"by {event['actor']}" if event.get("actor") else None,

@@ -24,15 +24,26 @@ View = Mapping[str, Any]
 SHOWN_TASKS: Final = 1_000
 """Rows of `task_overview` that are read at most; the newest trouble comes first."""
 SHOWN_EVENTS: Final = 500
-"""Events of one task that are read at most, the newest of them."""
+"""Events of one task that are read at most, the newest of them; of one command, the oldest."""
+SHOWN_COMMANDS: Final = 20
+"""Waiting commands of one task that are read at most, the oldest of them."""
 
 _OVERVIEW: Final = text("SELECT * FROM task_overview LIMIT :shown")
 _CONVERGENCE: Final = text("SELECT * FROM convergence")
 _HEALTH: Final = text("SELECT * FROM account_health")
-_EXPLAIN: Final = text("SELECT * FROM task_explain WHERE task_id = :task_id")
+_TASK: Final = text("SELECT * FROM task_explain WHERE task_id = :id")
+_COMMAND: Final = text("SELECT * FROM command_explain WHERE command_id = :id")
+_WAITING: Final = text(
+    "SELECT * FROM command_explain WHERE task_id = :id AND state IN ('queued', 'sending')"
+    " ORDER BY position LIMIT :shown"
+)
 _HISTORY: Final = text(
-    "SELECT * FROM (SELECT * FROM task_history WHERE task_id = :task_id"
+    "SELECT * FROM (SELECT * FROM task_history WHERE task_id = :id"
     " ORDER BY id DESC LIMIT :shown) AS newest ORDER BY id"
+)
+_COMMAND_HISTORY: Final = text(
+    "SELECT * FROM task_history WHERE task_id = :task_id AND command_id = :id"
+    " ORDER BY id LIMIT :shown"
 )
 
 
@@ -47,11 +58,13 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """One task, for a person."""
+    """One task, or one command, for a person."""
 
     sentence: str
+    waiting: Sequence[View]
+    """A task's commands that are not settled, rows of `command_explain`, oldest first."""
     events: Sequence[View]
-    """The newest of its history, oldest first."""
+    """Its history, oldest first."""
 
 
 def overview(connection: Connection) -> Overview:
@@ -63,13 +76,31 @@ def overview(connection: Connection) -> Overview:
     )
 
 
-def explain(connection: Connection, task_id: str) -> Explained | None:
-    """Return what a task is, waits for and went through, or None if there is no such task."""
-    found = _rows(connection, _EXPLAIN.bindparams(task_id=task_id))
+def explain(connection: Connection, id_: str) -> Explained | None:
+    """Return what the task of this id is, waits for and went through; else the command of this id.
+
+    None if there is neither.
+    """
+    return _explain_task(connection, id_) or _explain_command(connection, id_)
+
+
+def _explain_task(connection: Connection, id_: str) -> Explained | None:
+    found = _rows(connection, _TASK.bindparams(id=id_))
     if not found:
         return None
-    events = _rows(connection, _HISTORY.bindparams(task_id=task_id, shown=SHOWN_EVENTS))
-    return Explained(sentence=found[0]["explanation"], events=events)
+    return Explained(
+        sentence=found[0]["explanation"],
+        waiting=_rows(connection, _WAITING.bindparams(id=id_, shown=SHOWN_COMMANDS)),
+        events=_rows(connection, _HISTORY.bindparams(id=id_, shown=SHOWN_EVENTS)),
+    )
+
+
+def _explain_command(connection: Connection, id_: str) -> Explained | None:
+    found = _rows(connection, _COMMAND.bindparams(id=id_))
+    if not found:
+        return None
+    told = _COMMAND_HISTORY.bindparams(id=id_, task_id=found[0]["task_id"], shown=SHOWN_EVENTS)
+    return Explained(sentence=found[0]["explanation"], waiting=(), events=_rows(connection, told))
 
 
 def _rows(connection: Connection, statement: TextClause) -> Sequence[View]:

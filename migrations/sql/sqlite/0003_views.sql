@@ -22,6 +22,10 @@ WITH explained AS (
         s.task_id, s.account, t.labels, s.phase, s.phase_since, s.waiting_for, s.reason, s.message,
         s.end_reason, s.confirmed_at, coalesce(t.desired_state, 'deleted') AS desired_state,
         EXISTS (SELECT 1 FROM task_change AS c WHERE c.task_id = s.task_id) AS has_news,
+        (
+            SELECT count(*) FROM agent_command AS c
+            WHERE c.task_id = s.task_id AND c.state IN ('queued', 'sending')
+        ) AS commands,
         CASE
             WHEN s.phase IN ('stopped', 'failed') THEN NULL
             WHEN s.waiting_for = 'start_at' THEN t.start_at
@@ -83,6 +87,11 @@ SELECT
         ELSE ', until ' || substr(until, 1, 19) || ' UTC'
     END
     || CASE WHEN has_news THEN '; a change is not taken yet' ELSE '' END
+    || CASE commands
+        WHEN 0 THEN ''
+        WHEN 1 THEN '; 1 command waits'
+        ELSE '; ' || commands || ' commands wait'
+    END
     || CASE WHEN reason IS NULL THEN '' ELSE '; ' || reason END
     || CASE WHEN message IS NULL THEN '' ELSE ': ' || message END
     AS explanation
@@ -108,30 +117,142 @@ SELECT
 FROM orphan_task AS o
 ORDER BY o.stopped_at IS NOT NULL, o.first_seen_at;
 
--- Every walkie-talkie lane: what was sent last, what is queued, and what is missing between.
-CREATE VIEW listening_lane AS
-WITH queued AS (
+-- One sentence for each command: what became of it, or why it is not sent yet. A lane waits as a
+-- whole, so all of its commands have the same `waiting_for`: a pause that was decided (`agent`,
+-- `frozen`, `retry`, `gap`), or what needs no decision: `account` (no live daemon has it), `answer`
+-- (a call is on its way), and `rate_limit`, which is all that is left to wait for.
+CREATE VIEW command_explain AS
+WITH served AS (
+    SELECT DISTINCT named.value AS account FROM daemon AS d, json_each(d.accounts) AS named
+    WHERE d.heartbeat_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '-30 seconds') || '000'
+),
+judged AS (
     SELECT
-        task_id, user_id, count(*) AS queued, min(sequence) AS next_sequence,
-        min(created_at) AS oldest_at
-    FROM agent_command
-    WHERE kind IN ('start_listening', 'stop_listening') AND state IN ('queued', 'sending')
-    GROUP BY task_id, user_id
+        c.id, c.position, c.task_id, c.user_id, s.account, t.labels, c.kind, c.sequence, c.state,
+        c.reason, c.message, c.created_at, c.expires_at, c.sent_at, c.done_at,
+        c.kind IN ('start_listening', 'stop_listening') AS listens,
+        CASE
+            WHEN c.state NOT IN ('queued', 'sending') THEN NULL
+            WHEN s.account IS NOT NULL AND served.account IS NULL THEN 'account'
+            WHEN l.command_id IS NOT NULL AND l.lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now') || '000' THEN 'answer'
+            WHEN coalesce(s.phase, '') <> 'running' THEN 'agent'
+            WHEN o.frozen THEN 'frozen'
+            WHEN l.command_id IS NOT NULL AND l.retry_at > strftime('%Y-%m-%d %H:%M:%f', 'now') || '000' THEN 'retry'
+            WHEN l.command_id IS NULL AND l.gap_since IS NOT NULL AND l.due_at > strftime('%Y-%m-%d %H:%M:%f', 'now') || '000' THEN 'gap'
+            ELSE 'rate_limit'
+        END AS waiting_for,
+        coalesce(l.listening, false) AS may_listen,
+        l.command_id, l.retry_at, l.due_at, l.lease_until,
+        CASE
+            WHEN l.passed_sequence > l.last_sequence THEN l.passed_sequence ELSE l.last_sequence
+        END + 1 AS missing
+    FROM agent_command AS c
+    LEFT JOIN lane AS l ON l.task_id = c.task_id
+        AND l.user_id = CASE WHEN c.kind IN ('start_listening', 'stop_listening') THEN c.user_id ELSE '' END
+    LEFT JOIN agent_status AS s ON s.task_id = c.task_id
+    LEFT JOIN agent_task AS t ON t.id = c.task_id
+    LEFT JOIN account_control AS o ON o.account = s.account
+    LEFT JOIN served ON served.account = s.account
+),
+explained AS (
+    SELECT
+        j.*,
+        CASE
+            WHEN j.waiting_for IS NULL OR j.waiting_for = 'account' THEN NULL
+            WHEN j.waiting_for = 'answer' THEN j.lease_until
+            WHEN j.waiting_for = 'retry' THEN j.retry_at
+            WHEN j.waiting_for = 'gap' THEN j.due_at
+            WHEN j.kind = 'stop_listening' AND j.may_listen THEN NULL
+            ELSE j.expires_at
+        END AS until_at,
+        CASE WHEN j.waiting_for IS NULL OR j.id = j.command_id THEN 0 ELSE (
+            SELECT count(*) FROM agent_command AS other
+            WHERE other.task_id = j.task_id
+                AND other.state IN ('queued', 'sending')
+                AND (other.kind IN ('start_listening', 'stop_listening')) = j.listens
+                AND (other.user_id = j.user_id OR NOT j.listens)
+                AND (
+                    other.id = j.command_id
+                    OR (
+                        CASE WHEN j.listens THEN coalesce(other.sequence, 0) ELSE 0 END,
+                        other.position
+                    ) < (CASE WHEN j.listens THEN coalesce(j.sequence, 0) ELSE 0 END, j.position)
+                )
+        ) END AS behind
+    FROM judged AS j
+)
+SELECT
+    id AS command_id, position, task_id, user_id, account, labels, kind, sequence, state, reason,
+    message, created_at, waiting_for, until_at,
+    kind
+    || CASE WHEN listens AND sequence IS NOT NULL THEN ' ' || sequence ELSE '' END
+    || CASE WHEN listens THEN ' of ' || user_id ELSE '' END
+    || CASE state
+        WHEN 'queued' THEN ', queued since ' || substr(created_at, 1, 19) || ' UTC'
+        WHEN 'sending' THEN ', sent at ' || substr(sent_at, 1, 19) || ' UTC' || ', and nobody knows yet if it was taken'
+        ELSE ', ' || state || ' at ' || substr(done_at, 1, 19) || ' UTC'
+    END
+    || CASE behind
+        WHEN 0 THEN ''
+        WHEN 1 THEN ', behind another one'
+        ELSE ', behind ' || behind || ' others'
+    END
+    || CASE waiting_for
+        WHEN 'account' THEN '; waits for a daemon that has the account'
+        WHEN 'answer' THEN '; waits for the vendor''s answer'
+        WHEN 'agent' THEN '; waits for its agent to run'
+        WHEN 'frozen' THEN '; waits, since the account is frozen'
+        WHEN 'retry' THEN '; waits to be tried again'
+        WHEN 'gap' THEN '; waits for sequence ' || missing || ', which is missing'
+        WHEN 'rate_limit' THEN '; waits for its turn in the account''s rate limit'
+        ELSE ''
+    END
+    || CASE WHEN until_at IS NULL THEN '' ELSE ', until ' || substr(until_at, 1, 19) || ' UTC' END
+    || CASE WHEN reason IS NULL THEN '' ELSE '; ' || reason END
+    || CASE WHEN message IS NULL THEN '' ELSE ': ' || message END
+    AS explanation
+FROM explained;
+
+-- Every walkie-talkie lane: what was sent last, what is queued, and what is missing between. A gap
+-- is of numbers that an application gives, above what was sent and what was passed over: the first
+-- number of a lane misses nothing, and where the daemon numbers nothing can be missing.
+CREATE VIEW listening_lane AS
+WITH queue AS (
+    SELECT
+        e.task_id, e.user_id, count(*) AS queued, min(e.created_at) AS oldest_at,
+        min(CASE
+            WHEN e.sequence > coalesce(l.last_sequence, 0)
+                AND e.sequence > coalesce(l.passed_sequence, 0)
+            THEN e.sequence
+        END) AS next_sequence,
+        max(e.waiting_for) AS waiting_for, min(e.until_at) AS until_at,
+        max(CASE WHEN e.command_id = l.command_id THEN e.reason END) AS reason
+    FROM command_explain AS e
+    LEFT JOIN lane AS l ON l.task_id = e.task_id AND l.user_id = e.user_id
+    WHERE e.kind IN ('start_listening', 'stop_listening') AND e.state IN ('queued', 'sending')
+    GROUP BY e.task_id, e.user_id
 ),
 known AS (
     SELECT task_id, user_id FROM lane WHERE user_id <> ''
-    UNION
-    SELECT task_id, user_id FROM queued
+    UNION ALL
+    SELECT q.task_id, q.user_id FROM queue AS q
+    WHERE NOT EXISTS (
+        SELECT 1 FROM lane AS l WHERE l.task_id = q.task_id AND l.user_id = q.user_id
+    )
 )
 SELECT
-    k.task_id, k.user_id, s.account, t.labels, l.incarnation, l.last_sequence,
+    k.task_id, k.user_id, s.account, t.labels, l.incarnation, l.numbering, l.last_sequence,
     coalesce(q.queued, 0) AS queued, q.next_sequence,
-    CASE WHEN q.next_sequence > l.last_sequence + 1
-        THEN q.next_sequence - l.last_sequence - 1 ELSE 0 END AS gap,
-    l.gap_since, q.oldest_at, CAST(strftime('%s', 'now') AS INTEGER) - CAST(strftime('%s', q.oldest_at) AS INTEGER) AS oldest_s
+    CASE
+        WHEN l.numbering <> 'given' OR l.last_sequence IS NULL OR q.next_sequence IS NULL THEN 0
+        WHEN l.passed_sequence > l.last_sequence THEN q.next_sequence - l.passed_sequence - 1
+        ELSE q.next_sequence - l.last_sequence - 1
+    END AS gap,
+    CASE WHEN q.waiting_for = 'gap' THEN l.gap_since END AS gap_since, q.oldest_at, CAST(strftime('%s', 'now') AS INTEGER) - CAST(strftime('%s', q.oldest_at) AS INTEGER) AS oldest_s,
+    q.waiting_for, q.until_at, q.reason
 FROM known AS k
 LEFT JOIN lane AS l ON l.task_id = k.task_id AND l.user_id = k.user_id
-LEFT JOIN queued AS q ON q.task_id = k.task_id AND q.user_id = k.user_id
+LEFT JOIN queue AS q ON q.task_id = k.task_id AND q.user_id = k.user_id
 LEFT JOIN agent_status AS s ON s.task_id = k.task_id
 LEFT JOIN agent_task AS t ON t.id = k.task_id;
 
