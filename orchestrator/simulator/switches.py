@@ -116,6 +116,9 @@ class Switches:
     zego_refused_start_counts: bool = _switch(
         "a StartListening refused because of its user uses its Sequence up", default=False
     )
+    zego_unheard_stop_code: int = _switch(
+        "Code of a StopListening of a user who is not heard (0: success)", default=410001045
+    )
     zego_kick_ends: bool = _switch("kicking the AgentUserId ends the instance (1203)", default=True)
     zego_kick_unknown_room_code: int = _switch(
         "Code of KickoutUser about a room with nobody in it (0: success)", default=104

@@ -96,10 +96,16 @@ class Turns:
         if not user.present:
             raise Refusal("410001016", "the user does not exist in the room")
         if talk.listening_to != user_id:
-            raise Refusal("410001045", "stop listening failed: the user is not heard")
+            return self._stop_unheard(talk)
         talk.listening_to = None
         if not body.get("CancelFlag"):
             self._speak(talk, now)
+        return talk.round
+
+    def _stop_unheard(self, talk: Talk) -> int:
+        code = self._switches.zego_unheard_stop_code
+        if code:
+            raise Refusal(str(code), "stop listening failed: the user is not heard")
         return talk.round
 
     def say(self, talk: Talk, body: Fields, now: datetime) -> int:

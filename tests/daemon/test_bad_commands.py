@@ -23,6 +23,7 @@ from tests.daemon.talk import (
     release,
     say,
     settled,
+    spoken,
     states,
     talk_to,
     verdicts,
@@ -228,6 +229,25 @@ async def test_what_the_vendor_would_refuse_is_not_sent(
         assert (row["sent_at"], row["request_id"]) == (None, None)
     assert await asked(scene) == set()
     assert [row["state"] for row in await speak(scene, "right", RIGHT)] == ["done"] * len(RIGHT)
+
+
+async def test_a_wrong_command_fails_before_its_agent_runs(scene: Scene) -> None:
+    await scene.start_daemon()
+    later = scene.app.in_seconds(3600)
+    await scene.app.write(task(TENCENT, "later", start_at=later))
+    await scene.app.write(
+        press("later", "press", 1, expires_at=later),
+        command("later", "none", "interrupt", expires_at=later),
+        say("later", "waits", "say", {"Text": "hi"}, expires_at=later),
+        say("later", "wrong", "say", {"Text": 7}, expires_at=later),
+    )
+    assert await verdicts(scene, "press", "none", "wrong") == [
+        ("failed", "Unsupported"),
+        ("failed", "Unsupported"),
+        ("failed", "InvalidPayload"),
+    ]
+    assert (await spoken(scene, "waits"))["state"] == "queued"
+    assert await asked(scene) == set()
 
 
 async def test_what_only_the_vendor_finds_too_long(scene: Scene) -> None:

@@ -227,6 +227,13 @@ def test_a_release_without_a_press_is_unknown_until_it_is_stale(world: Any) -> N
     assert again.code in opened.provider.caps.stale_codes
 
 
+def test_a_release_without_a_press_may_be_a_success(world: Any) -> None:
+    world.turn(zego_unheard_stop_code=0)
+    opened = line(world, Vendor.ZEGO)
+    assert isinstance(opened.ask(Kind.STOP_LISTENING, 1), Done)
+    assert isinstance(opened.ask(Kind.START_LISTENING, 2), Done)
+
+
 def test_nothing_is_said_while_the_agent_listens(world: Any) -> None:
     opened = line(world, Vendor.ZEGO)
     opened.ask(Kind.START_LISTENING, 1)
