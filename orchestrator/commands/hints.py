@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 _EXPLAIN = "SELECT task_id, explanation FROM task_explain"
 _PRESS = "INSERT INTO agent_command (task_id, kind) VALUES ('example-zego', 'start_listening')"
 _RELEASE = "INSERT INTO agent_command (task_id, kind) VALUES ('example-zego', 'stop_listening')"
-_COMMANDS = (
-    "SELECT kind, state, reason, sequence, sent_at, request_id FROM agent_command"
-    " ORDER BY position DESC LIMIT 5"
+_SAY = (
+    "INSERT INTO agent_command (task_id, kind, payload)"
+    """ VALUES ('example-zego', 'say', '{"Text": "Hello again."}')"""
 )
+_COMMANDS = "SELECT explanation FROM command_explain ORDER BY position DESC LIMIT 3"
 _STOP = "UPDATE agent_task SET desired_state = 'stopped' WHERE id = 'example-zego'"
 _START = (
     "INSERT INTO agent_task (account, room_id, user_id, spec)"
@@ -31,13 +32,15 @@ STATEMENTS = (
     ("what each task is, and what it waits for", _EXPLAIN),
     ("press the button of a walkie-talkie, and speak", _PRESS),
     ("let go", _RELEASE),
-    ("what became of the presses", _COMMANDS),
+    ("have it say something", _SAY),
+    ("what became of the three", _COMMANDS),
     ("stop one", _STOP),
     ("start another", _START),
     ("what was done, and what the vendor said", _HISTORY),
     ("forget one: it is stopped first", _FORGET),
 )
-"""What each does, and the statement; without `"`, `$` and backslash, which a shell would read."""
+"""What each does, and the statement; without `$`, backquote and backslash, which a shell would
+read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +66,8 @@ class Hints:
         """Return the shell's line that runs one of `STATEMENTS`."""
         if self.database_url.startswith("sqlite:"):
             # Without a time limit the client gives up as soon as the daemon writes.
-            return f"sqlite3 -cmd '.timeout 5000' {quote(self._database())} \"{sql}\""
-        return f'psql {quote(self._database())} -c "{sql}"'
+            return f"sqlite3 -cmd '.timeout 5000' {quote(self._database())} {_in_quotes(sql)}"
+        return f"psql {quote(self._database())} -c {_in_quotes(sql)}"
 
     def _database(self) -> str:
         if self.database_url.startswith("sqlite:"):
@@ -72,6 +75,12 @@ class Hints:
         parts = urlsplit(self.database_url)
         user, host = parts.username, parts.netloc.rpartition("@")[2]
         return parts._replace(netloc=f"{user}@{host}" if user else host).geturl()
+
+
+def _in_quotes(sql: str) -> str:
+    """Return a statement as one word of a shell, so that its own quotes stay as they are."""
+    escaped = sql.replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _from_here(path: Path) -> str:

@@ -1,3 +1,4 @@
+import json
 import shlex
 from pathlib import Path
 
@@ -15,6 +16,16 @@ def test_a_shell_reads_the_lines_as_they_are_meant(what: str, sql: str) -> None:
     line = hints("sqlite:////srv/a file.db").line(sql)
     assert shlex.split(line) == ["sqlite3", "-cmd", ".timeout 5000", "/srv/a file.db", sql]
     assert f"# {what}\n" in hints("sqlite:////srv/o.db").text()
+
+
+def test_quotes_of_the_statement_reach_the_client() -> None:
+    (say,) = [sql for _, sql in STATEMENTS if '"' in sql]
+    assert json.loads(say.split("'")[-2]) == {"Text": "Hello again."}
+    assert shlex.split(hints("postgresql://host/db").line(say))[-1] == say
+
+
+def test_nothing_in_a_statement_is_the_shell_s() -> None:
+    assert [sql for _, sql in STATEMENTS if set(sql) & set("$`\\!")] == []
 
 
 def test_a_file_below_is_named_from_here() -> None:
