@@ -6,6 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+OTHERS = ""
+"""`lane.user_id` of the lane that all kinds but listening share."""
+
 
 class Kind(StrEnum):
     """`agent_command.kind`."""
@@ -51,7 +54,8 @@ class Command:
     user_id: str
     sequence: int | None
     """Given by the application, or by the daemon at the claim; null until then."""
-    payload: Mapping[str, Any] = field(default_factory=dict)
+    payload: Any = field(default_factory=dict)
+    """An object of the vendor's own fields; text, if it is nested too deeply to be read."""
     created_at: datetime
     expires_at: datetime
     state: CommandState = CommandState.QUEUED
@@ -62,3 +66,8 @@ class Command:
     sent_at: datetime | None = None
     """When it first left, or may have."""
     done_at: datetime | None = None
+
+    @property
+    def lane_user(self) -> str:
+        """Return whose lane it is in: its user's if it listens, else that of the others."""
+        return self.user_id if self.kind.listens else OTHERS

@@ -16,11 +16,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from orchestrator.core.command import Command, CommandState
+from orchestrator.core.command import OTHERS, Command, CommandState
 from orchestrator.core.model import Account, Agent, Row
-
-OTHERS = ""
-"""`lane.user_id` of the lane that all kinds but listening share."""
 
 
 class Numbering(StrEnum):
@@ -159,7 +156,7 @@ class LaneView:
     lane: Lane
     commands: tuple[Command, ...]
     """The queued and sending ones: the one in flight, and the first of the others by `sequence`,
-    then `position`. A bound on their number only delays those beyond it."""
+    then `position`."""
     situation: Situation
     account: Account
     gap_timeout: timedelta
@@ -168,6 +165,9 @@ class LaneView:
     """By the command's id: what the vendor has no call for, or would refuse unasked."""
     cancelled: frozenset[str] = frozenset()
     """Ids of commands that the application takes back."""
+    is_cut: bool = False
+    """There are more than these, all of them later in the order: the lane is to be looked at again
+    even when all of these are settled."""
 
     @property
     def head(self) -> Command | None:
@@ -233,7 +233,7 @@ class Settle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rest:
-    """Nothing to send before `until`: null if and only if the lane has no commands."""
+    """Nothing to send before `until`: null if and only if the lane has no commands, seen or not."""
 
     lane: Lane
     until: datetime | None = None

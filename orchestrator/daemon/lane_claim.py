@@ -3,18 +3,19 @@
 The lane is locked first, and everything else read after. What its command becomes is written
 before it leaves: the number is used up, and a crash leaves a command that may have been sent.
 
-Rule 1: a lane without a slot or a place is left untouched, and no other lane waits for it.
+Rule 1: a lane without a slot or a place is parked, and no other lane waits for it. Slots go to who
+has waited longest, and to fresh commands before those that were refused for the moment.
 Rule 2: nothing here knows the order of commands; `core.lane_decide` does.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, assert_never
 
 from orchestrator.clock import Anchor, boot_ns
-from orchestrator.core.command import Command
+from orchestrator.core.command import Command, Kind
 from orchestrator.core.lane import (
     CommandFlight,
     Lane,
@@ -32,12 +33,13 @@ from orchestrator.core.model import Account
 from orchestrator.daemon.book import AccountRuntime, Book
 from orchestrator.daemon.claim import Present
 from orchestrator.daemon.limiter import Action, Ticket
-from orchestrator.daemon.stranger import account_name
+from orchestrator.daemon.stranger import NOBODY, account_name
 from orchestrator.providers.spec import resolve_secrets
 from orchestrator.store import accounts, lanes, rows
 from orchestrator.store.draft import Draft
 from orchestrator.store.engine import Connection
-from orchestrator.store.lanes import HeldLane, LaneCandidate
+from orchestrator.store.lane_queue import LaneCandidate
+from orchestrator.store.lanes import HeldLane
 from orchestrator.store.reading import Read, read
 
 LEASE: Final = timedelta(seconds=3)
@@ -45,9 +47,11 @@ LEASE: Final = timedelta(seconds=3)
 SETTLES_MAX: Final = 4 * lanes.COMMANDS_MAX
 """More verdicts than one look at a lane can need."""
 
+LATEST: Final = datetime.max.replace(tzinfo=UTC)
+
 LaneTickets = Mapping[Action, list[Ticket]]
 """Tickets drawn for actions that are limited. An action that is not there needs none."""
-Room = dict[tuple[str, bool], int]
+LaneRoom = dict[tuple[str, bool], int]
 """Calls that may still begin, by account and whether they listen."""
 
 
@@ -79,8 +83,8 @@ class ClaimedLanes:
     """What a claim of lanes did."""
 
     orders: list[CommandOrder] = field(default_factory=list)
-    lacking: Counter[Action] = field(default_factory=Counter)
-    """Actions of commands that would have been sent, had there been a ticket for them."""
+    lacking: Counter[tuple[str, Kind]] = field(default_factory=Counter)
+    """By account: commands that would have been sent, had there been a slot and a place."""
     written: int = 0
 
 
@@ -89,15 +93,16 @@ def claim_lanes(
     desk: LaneDesk,
     candidates: Sequence[LaneCandidate],
     tickets: LaneTickets,
-    room: Room,
+    room: LaneRoom,
 ) -> ClaimedLanes:
     """Claim as many of these lanes as can be acted on."""
     before_ns = boot_ns()
     now, standings = accounts.read_present(connection)
     anchor = Anchor(then=now, before_ns=before_ns, after_ns=boot_ns())
-    lanes.ensure(connection, {(one.task_id, one.user_id) for one in candidates})
+    keys = {(one.task_id, one.user_id) for one in candidates}
+    lanes.ensure(connection, {(one.task_id, one.user_id) for one in candidates if not one.is_there})
     ids = sorted({one.task_id for one in candidates})
-    locked = [one.lane for one in lanes.lock_free(connection, ids, now)]
+    locked = [held for held in lanes.lock(connection, ids) if held.key in keys]
     present = Present(anchor=anchor, standings=standings)
     work = _LaneClaim(connection, desk, tickets, room, present)
     work.run(locked)
@@ -112,7 +117,7 @@ class _LaneClaim:
         connection: Connection,
         desk: LaneDesk,
         tickets: LaneTickets,
-        room: Room,
+        room: LaneRoom,
         present: Present,
     ) -> None:
         self.connection = connection
@@ -126,59 +131,86 @@ class _LaneClaim:
         self.draft = Draft(now=self.now)
         self.held: list[HeldLane] = []
         self.commands: dict[str, Command] = {}
-        self.seen: list[str] = []
         self.cancelled: frozenset[str] = frozenset()
 
-    def run(self, locked: Sequence[Lane]) -> None:
-        """Decide about each lane, and write what came of it."""
-        ids = sorted({lane.task_id for lane in locked})
-        found = read(self.connection, rows.read_statuses(self.connection, ids), self.now)
-        tasks = {one.row.status.task_id: one for one in found}
-        commands = _by_lane(lanes.read_commands(self.connection, ids, self.desk.command_ttl))
-        ours = [(lane.task_id, lane.user_id) for lane in locked]
-        known = [command.id for key in ours for command in commands.get(key, ())]
-        self.cancelled = lanes.take_cancels(self.connection, known)
-        for lane in locked:
-            one = tasks.get(lane.task_id)
-            name = account_name(one.row) if one is not None else ""
-            mine = commands.get((lane.task_id, lane.user_id), ())
+    def run(self, locked: Sequence[HeldLane]) -> None:
+        """Decide about each lane that is free; what is new of all of them is known from now on.
+
+        One that is in flight has a time already: the end of its lease, or of its call.
+        """
+        free = sorted((held for held in locked if held.is_free(self.now)), key=_turn)
+        commands = self._read_commands(free)
+        tasks = self._read_tasks(free)
+        for held in free:
+            mine = commands.get(held.key, ())
+            one = tasks.get(held.lane.task_id)
             if one is None:
-                self._bury(lane, mine)
-                continue
-            if name not in self.desk.book.runtimes:
-                self._leave(lane, mine)
-                continue
-            account = self.desk.book.account(name, self.standings.get(name), None)
-            self._take(lane, mine, one, account)
+                self._bury(held.lane, mine)
+            else:
+                self._take(held, mine, one)
+        self._see(locked, commands)
         self._write()
 
-    def _take(self, lane: Lane, commands: tuple[Command, ...], one: Read, account: Account) -> None:
-        runtime = self.desk.book.runtimes[account.name]
-        view = LaneView(
-            lane=lane,
-            commands=commands,
-            situation=situation_of(
-                one.row, one.row.status.retired_at, is_told_more=bool(one.changes)
-            ),
-            account=account,
-            gap_timeout=self.desk.gap_timeout,
-            now=self.now,
-            refusals=dict(_refusals(runtime, self.desk.book, commands)),
-            cancelled=self.cancelled,
-        )
+    def _read_commands(
+        self, free: Sequence[HeldLane]
+    ) -> dict[tuple[str, str], tuple[Command, ...]]:
+        """Return the open commands of lanes, and take the words that take some of them back.
+
+        Before the tasks: those of a task that is inserted anew are not buried with the old one's.
+        """
+        ids, keys = sorted({held.lane.task_id for held in free}), {held.key for held in free}
+        ttl = self.desk.command_ttl
+        words = [
+            (seq, command)
+            for seq, command in lanes.read_taken_back(self.connection, ids, ttl)
+            if (command.task_id, command.lane_user) in keys
+        ]
+        lanes.take_words(self.connection, [seq for seq, _ in words])
+        self.cancelled = frozenset(command.id for _, command in words)
+        read_commands = lanes.read_commands(self.connection, ids, ttl)
+        return _by_lane([*read_commands, *(command for _, command in words)])
+
+    def _read_tasks(self, free: Sequence[HeldLane]) -> dict[str, Read]:
+        ids = sorted({held.lane.task_id for held in free})
+        found = read(self.connection, rows.read_statuses(self.connection, ids), self.now)
+        return {one.row.status.task_id: one for one in found}
+
+    def _take(self, held: HeldLane, commands: tuple[Command, ...], one: Read) -> None:
+        view = self._view(held.lane, commands, one)
         for _ in range(SETTLES_MAX):
             match decide_lane(view):
                 case Settle() as settle:
                     self._settle(one, settle)
                     view = view.after(settle)
                 case Rest() as rest:
-                    self._rest(view, rest)
+                    self.held.append(HeldLane(lane=rest.lane, due_at=rest.until))
                     return
                 case Send() as send:
-                    self._send(one, view, send, lane)
+                    self._send(one, view, send, held)
                     return
                 case other:
                     assert_never(other)
+
+    def _view(self, lane: Lane, commands: tuple[Command, ...], one: Read) -> LaneView:
+        name = account_name(one.row)
+        runtime = self.desk.book.runtimes.get(name)
+        # Of an account that no daemon has nothing is sent, and its commands expire all the same.
+        account, refusals = replace(NOBODY, frozen=True), {}
+        if runtime is not None:
+            account = self.desk.book.account(name, self.standings.get(name), None)
+            refusals = dict(_refusals(runtime, self.desk.book, commands))
+        situation = situation_of(one.row, one.row.status.retired_at, is_told_more=bool(one.changes))
+        return LaneView(
+            lane=lane,
+            commands=commands,
+            is_cut=_is_cut(commands),
+            situation=situation,
+            account=account,
+            gap_timeout=self.desk.gap_timeout,
+            now=self.now,
+            refusals=refusals,
+            cancelled=self.cancelled,
+        )
 
     def _settle(self, one: Read, settle: Settle) -> None:
         for command in settle.commands:
@@ -194,19 +226,14 @@ class _LaneClaim:
                 message=command.message,
             )
 
-    def _rest(self, view: LaneView, rest: Rest) -> None:
-        self.held.append(HeldLane(lane=rest.lane, due_at=rest.until))
-        self.seen += [command.id for command in view.commands]
-
-    def _send(self, one: Read, view: LaneView, send: Send, locked: Lane) -> None:
-        runtime = self.desk.book.runtimes[view.account.name]
-        place = (view.account.name, view.lane.listens)
-        name = runtime.provider.command_action(send.command) or ""
-        action = Action(account=view.account.name, name=name)
-        drawn = self.tickets.get(action)
+    def _send(self, one: Read, view: LaneView, send: Send, held: HeldLane) -> None:
+        name, kind = view.account.name, send.command.kind
+        place = (name, view.lane.listens)
+        action = self.desk.book.runtimes[name].provider.command_action(send.command) or ""
+        drawn = self.tickets.get(Action(account=name, name=action))
         if self.room.get(place, 0) <= 0 or (drawn is not None and not drawn):
-            self.claimed.lacking[action] += 1
-            self._keep_waiting(view, locked)
+            self.claimed.lacking[name, kind] += 1
+            self._park(view, kind, held)
             return
         self.room[place] -= 1
         lane, flight = announce_lane(view, send)
@@ -215,11 +242,8 @@ class _LaneClaim:
             HeldLane(lane=lane, due_at=until, lease_owner=self.desk.daemon_id, lease_until=until)
         )
         self.commands[flight.command.id] = flight.command
-        self.seen += [command.id for command in view.commands]
         if send.skipped is not None:
-            first, last = send.skipped
-            said = f"sequence {first} to {last} did not come in time"
-            self._tell_gap(one, flight, said)
+            self._tell_gap(one, flight, send.skipped)
         self.claimed.orders.append(
             CommandOrder(
                 lane=lane,
@@ -231,61 +255,90 @@ class _LaneClaim:
             )
         )
 
-    def _keep_waiting(self, view: LaneView, locked: Lane) -> None:
-        """Leave a lane without a slot untouched; only what was settled of it is written."""
-        if view.lane is not locked:
-            self.held.append(HeldLane(lane=view.lane, due_at=self.now))
+    def _park(self, view: LaneView, kind: Kind, held: HeldLane) -> None:
+        """Let a lane wait for a slot, and keep since when. Parked once, it is left untouched."""
+        if view.lane is held.lane and held.parked_kind is kind:
+            return
+        since = held.due_at if held.due_at is not None and held.due_at < self.now else self.now
+        self.held.append(HeldLane(lane=view.lane, due_at=since, parked_kind=kind))
 
     def _bury(self, lane: Lane, commands: tuple[Command, ...]) -> None:
         """Settle what is left of a task that is forgotten. Its history has gone before."""
         end = settle_forgotten(lane, commands, self.now)
         self.commands |= {command.id: command for command in end.commands}
-        self.held.append(HeldLane(lane=end.lane, due_at=None))
+        due_at = self.now if _is_cut(commands) else None
+        self.held.append(HeldLane(lane=end.lane, due_at=due_at))
 
-    def _leave(self, lane: Lane, commands: tuple[Command, ...]) -> None:
-        """Leave the lane of a task that nobody here can call about: another daemon may."""
-        self.seen += [command.id for command in commands]
-        self.held.append(HeldLane(lane=lane, due_at=self.now + timedelta(minutes=1)))
-
-    def _tell_gap(self, one: Read, flight: CommandFlight, said: str) -> None:
+    def _tell_gap(self, one: Read, flight: CommandFlight, skipped: tuple[int, int]) -> None:
+        first, last = skipped
         self.draft.tell(
             "gap",
             one.row,
             actor=self.desk.daemon_name,
             command_id=flight.command.id,
             action=flight.command.kind.value,
-            message=said,
+            message=f"sequence {first} to {last} did not come in time",
         )
+
+    def _see(
+        self,
+        locked: Sequence[HeldLane],
+        commands: Mapping[tuple[str, str], tuple[Command, ...]],
+    ) -> None:
+        """Write down which commands are known by now: their lane has a time, or is parked."""
+        whole = [
+            held.key
+            for held in locked
+            if not held.is_free(self.now) or _is_cut(commands.get(held.key, ()))
+        ]
+        known = {command.id for some in commands.values() for command in some}
+        lanes.see(self.connection, sorted(known - self.commands.keys()), self.now)
+        lanes.see_all(self.connection, whole, self.now)
 
     def _write(self) -> None:
         lanes.write_commands(self.connection, self.commands.values(), self.now)
-        left = [id_ for id_ in self.seen if id_ not in self.commands]
-        lanes.see(self.connection, left, self.now)
         lanes.write_lanes(self.connection, self.held)
         self.draft.write(self.connection)
         self.claimed.written = len(self.held) + len(self.commands)
 
 
+def _turn(held: HeldLane) -> tuple[bool, datetime]:
+    """Return a key that sorts lanes by whose turn it is: what a vendor put off comes last."""
+    return held.lane.retry_at is not None, held.due_at or LATEST
+
+
+def _is_cut(commands: Sequence[Command]) -> bool:
+    """Return whether a lane may have more commands than these."""
+    return len(commands) >= lanes.COMMANDS_MAX
+
+
 def _by_lane(commands: Iterable[Command]) -> dict[tuple[str, str], tuple[Command, ...]]:
-    """Return commands by the lane that they are in."""
-    found: dict[tuple[str, str], list[Command]] = defaultdict(list)
+    """Return commands by the lane that they are in, each once."""
+    found: dict[tuple[str, str], dict[str, Command]] = defaultdict(dict)
     for command in commands:
-        found[command.task_id, command.user_id if command.kind.listens else ""].append(command)
-    return {key: tuple(some) for key, some in found.items()}
+        found[command.task_id, command.lane_user][command.id] = command
+    return {key: tuple(some.values()) for key, some in found.items()}
 
 
 def _refusals(
     runtime: AccountRuntime, book: Book, commands: Sequence[Command]
-) -> Iterable[tuple[str, Refusal]]:
+) -> Iterator[tuple[str, Refusal]]:
     """Find what the vendor has no call for, or would refuse, before a call is spent on it."""
     for command in commands:
         if runtime.provider.command_action(command) is None:
             said = f"the vendor has no {command.kind.value}"
             yield command.id, Refusal(reason=Reason.UNSUPPORTED, message=said)
             continue
-        payload, unknown = resolve_secrets(command.payload, book.secrets, "payload")
-        wanted = replace(command, payload=payload)
-        problems = unknown or runtime.provider.command_problems(wanted)
-        if problems:
-            said = "; ".join(str(problem) for problem in problems)
+        said = _problems(runtime, book, command)
+        if said:
             yield command.id, Refusal(reason=Reason.INVALID_PAYLOAD, message=said)
+
+
+def _problems(runtime: AccountRuntime, book: Book, command: Command) -> str:
+    if not isinstance(command.payload, Mapping):
+        return "payload: expected an object that can be read, found one that is nested too deeply"
+    payload, unknown = resolve_secrets(command.payload, book.secrets, "payload")
+    wanted = replace(command, payload=payload)
+    return "; ".join(
+        str(problem) for problem in unknown or runtime.provider.command_problems(wanted)
+    )

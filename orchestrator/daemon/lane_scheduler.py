@@ -19,25 +19,36 @@ from orchestrator.clock import boot_ns
 from orchestrator.core.command import Command, Kind
 from orchestrator.core.model import WorkClass
 from orchestrator.core.outcome import Throttled
+from orchestrator.daemon.choose import IN_FLIGHT
+from orchestrator.daemon.failing import Failing
 from orchestrator.daemon.gateway import Gateway
-from orchestrator.daemon.lane_claim import CommandOrder, LaneDesk, Room, claim_lanes
-from orchestrator.daemon.lane_settle import CommandSettlement, LaneSettling, settle_lanes
+from orchestrator.daemon.lane_claim import (
+    ClaimedLanes,
+    CommandOrder,
+    LaneDesk,
+    LaneRoom,
+    LaneTickets,
+    claim_lanes,
+)
+from orchestrator.daemon.lane_settle import CommandSettlement
+from orchestrator.daemon.lane_settler import LaneSettler
 from orchestrator.daemon.limiter import Action, Limiter, Ticket
 from orchestrator.daemon.tally import Tally
-from orchestrator.store import lanes
+from orchestrator.store import daemons, lane_queue
 from orchestrator.store.engine import Connection, Database, DatabaseAway, StatementError
 from orchestrator.store.engine import now as database_now
-from orchestrator.store.lanes import Blocked, LaneCandidate
+from orchestrator.store.lane_queue import LaneCandidate, LaneScope
 from orchestrator.wake.fan import Seat
 
-LISTENING_IN_FLIGHT: Final = 64
+LISTENING_IN_FLIGHT: Final = IN_FLIGHT[WorkClass.LISTENING]
 OTHERS_IN_FLIGHT: Final = 32
 """Commands of an account at a time, of each kind of lane."""
 BATCH: Final = 64
+SURVEY_EVERY_NS: Final = 1_000_000_000
 LONGEST_WAIT: Final = timedelta(seconds=1)
 SHORTEST_WAIT: Final = timedelta(milliseconds=2)
 BLOCKED_WAIT: Final = timedelta(milliseconds=20)
-LOCKED_WAIT_S: Final = 0.01
+"""Work is there, and others hold it."""
 AWAY_WAIT_S: Final = 0.5
 
 log = structlog.get_logger(__name__)
@@ -50,6 +61,7 @@ class LaneParts:
     database: Database
     limiter: Limiter
     gateway: Gateway
+    settler: LaneSettler
     tally: Tally
     seat: Seat
     desk: LaneDesk
@@ -60,6 +72,8 @@ class _Seen:
     now: datetime
     candidates: Sequence[LaneCandidate]
     next_due: datetime | None
+    elsewhere: frozenset[str] | None
+    """The accounts that only other live daemons have; null if that was not asked."""
 
 
 class LaneScheduler:
@@ -68,9 +82,12 @@ class LaneScheduler:
     def __init__(self, parts: LaneParts) -> None:
         self._parts = parts
         self._in_flight: Counter[tuple[str, bool]] = Counter()
+        self._parked: set[tuple[str, Kind]] = set()
+        """What lanes were parked for, by account: its slots are worth waking up for."""
+        self._failing = Failing()
+        self._elsewhere: frozenset[str] = frozenset()
+        self._surveyed_ns = 0
         self._draining = False
-        self._lacking: Counter[Action] = Counter()
-        """What the last claim would have sent, had it had tickets for it."""
 
     def drain(self) -> None:
         """Claim nothing more. Commands in flight go on."""
@@ -95,131 +112,181 @@ class LaneScheduler:
 
     async def _pass(self, calls: TaskGroup) -> timedelta | None:
         """Do what can be done now. Return how long to rest, or null if there may be more."""
-        seen = await self._parts.database.read(_look, self._blocked())
+        seen = await self._look()
         if not seen.candidates:
             return self._rest(seen)
-        wishes = self._wishes(seen.candidates) | self._lacking
-        tickets = await self._draw(seen.candidates, wishes)
-        claimed = await self._parts.database.write(
-            claim_lanes,
-            self._parts.desk,
-            seen.candidates,
-            tickets,
-            self._room(),
-            work_class=WorkClass.LISTENING,
-        )
+        room = self._room()
+        tickets = await self._draw(seen.candidates, room)
+        claimed = await self._claim(seen.candidates, tickets, room)
         for order in claimed.orders:
             self._in_flight[_place(order)] += 1
             calls.start_soon(self._send, order)
         await self._parts.limiter.give_back(t for left in tickets.values() for t in left)
-        self._lacking = claimed.lacking
-        # What no ticket was drawn for is not to wait for the next look.
-        return None if claimed.written or claimed.lacking - wishes else BLOCKED_WAIT
+        self._parked |= claimed.lacking.keys()
+        return None if claimed.written else BLOCKED_WAIT
 
-    def _room(self) -> Room:
+    # --- look ---
+
+    async def _look(self) -> _Seen:
+        now_ns = boot_ns()
+        is_survey = now_ns - self._surveyed_ns > SURVEY_EVERY_NS
+        if is_survey:
+            self._surveyed_ns = now_ns
+        scope = LaneScope(most=BATCH, elsewhere=self._elsewhere, closed=self._closed())
+        asked_by = self._parts.desk.daemon_id if is_survey else None
+        seen = await self._parts.database.read(_look, scope, asked_by)
+        if seen.elsewhere is not None:
+            self._elsewhere = seen.elsewhere - set(self._parts.desk.book.names)
+        left_alone = self._failing.left_alone(now_ns)
+        candidates = [one for one in seen.candidates if one.task_id not in left_alone]
+        return _Seen(
+            now=seen.now,
+            candidates=candidates[:BATCH],
+            next_due=seen.next_due,
+            elsewhere=seen.elsewhere,
+        )
+
+    def _closed(self) -> list[tuple[str, Kind]]:
+        """Return of which accounts and kinds no call can be made now, as far as is known."""
+        room = self._room()
+        return [
+            (name, kind)
+            for name in self._parts.desk.book.names
+            for kind in Kind
+            if room[name, kind.listens] <= 0 or self._opens_ns(name, kind) > boot_ns()
+        ]
+
+    def _room(self) -> LaneRoom:
         names = self._parts.desk.book.names
         return {
             **{(n, True): LISTENING_IN_FLIGHT - self._in_flight[n, True] for n in names},
             **{(n, False): OTHERS_IN_FLIGHT - self._in_flight[n, False] for n in names},
         }
 
+    def _rest(self, seen: _Seen) -> timedelta:
+        """Return until when nothing but a hint can make work."""
+        waits = [LONGEST_WAIT]
+        if seen.next_due is not None:
+            waits.append(seen.next_due - seen.now)
+        now_ns = boot_ns()
+        opens_ns = {each: self._opens_ns(*each) for each in self._parked}
+        self._parked = {each for each, ns in opens_ns.items() if ns > now_ns}
+        waits += [timedelta(microseconds=(ns - now_ns) // 1000) for ns in opens_ns.values()]
+        return max(SHORTEST_WAIT, min(waits))
+
     # --- slots ---
 
-    def _actions(self, account: str, kinds: Sequence[Kind]) -> set[Action]:
-        """Return the limited actions that commands of these kinds count against."""
-        provider = self._parts.desk.book.runtimes[account].provider
-        names = {provider.command_action(_sample(kind)) for kind in kinds}
-        actions = {Action(account=account, name=name) for name in names if name is not None}
-        return {action for action in actions if self._parts.limiter.is_limited(action)}
+    def _opens_ns(self, account: str, kind: Kind) -> int:
+        action = self._action(account, kind)
+        return 0 if action is None else self._parts.limiter.opens_ns(action, keep_half=False)
 
-    def _wishes(self, candidates: Sequence[LaneCandidate]) -> Counter[Action]:
-        """Return a slot for each lane, for what it will most likely send."""
-        wishes: Counter[Action] = Counter()
-        for one in candidates:
-            if one.account is not None:
-                kinds = _kinds(one.user_id != "") if one.kind is None else (one.kind,)
-                wishes.update(self._actions(one.account, kinds))
-        return wishes
+    def _action(self, account: str, kind: Kind) -> Action | None:
+        """Return the limited action that a command counts against, if there is one."""
+        runtime = self._parts.desk.book.runtimes.get(account)
+        name = runtime.provider.command_action(_SAMPLES[kind]) if runtime is not None else None
+        action = Action(account=account, name=name) if name is not None else None
+        return action if action is not None and self._parts.limiter.is_limited(action) else None
 
     async def _draw(
-        self, candidates: Sequence[LaneCandidate], wishes: Counter[Action]
+        self, candidates: Sequence[LaneCandidate], room: LaneRoom
     ) -> dict[Action, list[Ticket]]:
-        """Draw as many of these slots as there are, for the accounts of these lanes."""
-        accounts = {one.account for one in candidates if one.account is not None}
-        every = {action for name in accounts for action in self._actions(name, tuple(Kind))}
-        return {
-            action: await self._parts.limiter.draw(action, wishes[action], keep_half=False)
-            for action in sorted(every, key=lambda a: (a.account, a.name))
-        }
+        """Draw as many slots as these lanes will most likely use. No transaction is open."""
+        wishes = self._wishes(candidates)
+        tickets: dict[Action, list[Ticket]] = {}
+        for name in {one.account for one in candidates if one.account is not None}:
+            for kind in Kind:
+                action = self._action(name, kind)
+                if action is None or action in tickets:
+                    continue
+                most = min(wishes[action], max(0, room[name, kind.listens]))
+                tickets[action] = await self._parts.limiter.draw(action, most, keep_half=False)
+        return tickets
 
-    def _blocked(self) -> Blocked:
-        return Blocked(
-            known=self._parts.desk.book.names,
-            listening=[n for n in self._parts.desk.book.names if self._is_closed(n, listens=True)],
-            others=[n for n in self._parts.desk.book.names if self._is_closed(n, listens=False)],
-        )
+    def _wishes(self, candidates: Sequence[LaneCandidate]) -> Counter[Action]:
+        wishes: Counter[Action] = Counter()
+        for one in candidates:
+            listens = one.user_id != ""
+            kinds = _KINDS[listens] if one.kind is None else (one.kind,)
+            actions = {self._action(one.account or "", kind) for kind in kinds}
+            wishes.update(action for action in actions if action is not None)
+        return wishes
 
-    def _is_closed(self, account: str, *, listens: bool) -> bool:
-        """Return whether no command of this kind of lane has a slot at present."""
-        actions = self._actions(account, _kinds(listens))
-        now_ns = boot_ns()
-        return bool(actions) and all(
-            self._parts.limiter.opens_ns(a, keep_half=False) > now_ns for a in actions
+    # --- claim ---
+
+    async def _claim(
+        self, candidates: Sequence[LaneCandidate], tickets: LaneTickets, room: LaneRoom
+    ) -> ClaimedLanes:
+        """Claim a batch; if it fails as a whole, the lanes of each task alone."""
+        try:
+            return await self._claim_once(candidates, tickets, room)
+        except DatabaseAway:
+            raise
+        except Exception:
+            log.exception("lanes_failed", lanes=len(candidates))
+        claimed = ClaimedLanes()
+        for id_ in dict.fromkeys(one.task_id for one in candidates):
+            some = [one for one in candidates if one.task_id == id_]
+            try:
+                one = await self._claim_once(some, tickets, room)
+            except DatabaseAway:
+                raise
+            except Exception:
+                log.exception("lane_failed", task_id=id_)
+                self._failing.note(id_, boot_ns())
+                continue
+            claimed.orders += one.orders
+            claimed.lacking += one.lacking
+            claimed.written += one.written
+        return claimed
+
+    async def _claim_once(
+        self, candidates: Sequence[LaneCandidate], tickets: LaneTickets, room: LaneRoom
+    ) -> ClaimedLanes:
+        # What fails draws on copies: the tickets of one that fails go to the others.
+        room_left, left = dict(room), {action: list(some) for action, some in tickets.items()}
+        claimed = await self._parts.database.write(
+            claim_lanes,
+            self._parts.desk,
+            candidates,
+            left,
+            room_left,
+            work_class=WorkClass.LISTENING,
         )
+        room.update(room_left)
+        for action, some in left.items():
+            tickets[action][:] = some
+        self._failing.forget(one.task_id for one in candidates)
+        return claimed
 
     # --- calls ---
 
     async def _send(self, order: CommandOrder) -> None:
-        """Send a command and settle it at once: the next one of its lane waits for that."""
+        """Send a command, and hand over what it came to."""
         answer = await self._parts.gateway.send_command(order)
-        account = order.account.name
-        outcome = answer.settled.outcome
+        account, outcome = order.account.name, answer.settled.outcome
         if isinstance(outcome, Throttled) and answer.action:
             action = Action(account=account, name=answer.action)
             await self._parts.limiter.throttle(action, outcome.after)
         self._parts.tally.count(account, answer.action, answer.settled, answer.latency_ms)
-        left = [CommandSettlement(order=order, answer=answer)]
-        settling = LaneSettling(
-            daemon_id=self._parts.desk.daemon_id,
-            daemon_name=self._parts.desk.daemon_name,
-            command_ttl=self._parts.desk.command_ttl,
-        )
-        while left:
-            try:
-                left = await self._parts.database.write(
-                    settle_lanes, settling, left, durable=False, work_class=WorkClass.LISTENING
-                )
-            except (DatabaseAway, StatementError) as error:
-                log.warning(
-                    "command_unsettled", command_id=order.flight.command.id, error=str(error)
-                )
-                break  # its lease ends soon, and whoever takes it over knows that it is unknown
-            if left:
-                await anyio.sleep(LOCKED_WAIT_S)
         self._in_flight[_place(order)] -= 1
-        self._parts.seat.nudge()
-
-    def _rest(self, seen: _Seen) -> timedelta:
-        if seen.next_due is None:
-            return LONGEST_WAIT
-        return max(SHORTEST_WAIT, min(LONGEST_WAIT, seen.next_due - seen.now))
+        await self._parts.settler.put(CommandSettlement(order=order, answer=answer))
 
 
-def _look(connection: Connection, blocked: Blocked) -> _Seen:
+def _look(connection: Connection, scope: LaneScope, asked_by: str | None) -> _Seen:
     now = database_now(connection)
+    elsewhere = None
+    if asked_by is not None:
+        elsewhere = frozenset(daemons.accounts_of_others(connection, asked_by, now))
     return _Seen(
         now=now,
-        candidates=lanes.peek(connection, now, BATCH, blocked),
-        next_due=lanes.next_due(connection),
+        candidates=lane_queue.peek(connection, now, scope),
+        next_due=lane_queue.next_due(connection, now),
+        elsewhere=elsewhere,
     )
 
 
 def _place(order: CommandOrder) -> tuple[str, bool]:
     return order.account.name, order.lane.listens
-
-
-def _kinds(listens: bool) -> tuple[Kind, ...]:  # noqa: FBT001 - the one thing that tells lanes apart
-    return tuple(kind for kind in Kind if kind.listens is listens)
 
 
 def _sample(kind: Kind) -> Command:
@@ -235,3 +302,9 @@ def _sample(kind: Kind) -> Command:
         created_at=never,
         expires_at=never,
     )
+
+
+_SAMPLES: Final = {kind: _sample(kind) for kind in Kind}
+_KINDS: Final = {
+    listens: tuple(kind for kind in Kind if kind.listens is listens) for listens in (True, False)
+}

@@ -6,11 +6,10 @@ because whoever took the lane over knows that it is unknown, and acts on that.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import TYPE_CHECKING
 
-from orchestrator.clock import boot_ns
-from orchestrator.core.command import Command
-from orchestrator.core.lane import OTHERS, Lane, LaneStep, is_awaited
+from orchestrator.core.lane import Lane, LaneStep, is_awaited
 from orchestrator.core.lane_evolve import evolve_lane
 from orchestrator.core.model import Agent, Phase, Row, Status, What
 from orchestrator.daemon.errand import Answer
@@ -19,7 +18,10 @@ from orchestrator.store import lanes, rows
 from orchestrator.store.draft import Draft
 from orchestrator.store.engine import Connection
 from orchestrator.store.engine import now as database_now
-from orchestrator.store.lanes import HeldLane, LockedLane
+from orchestrator.store.lanes import HeldLane
+
+if TYPE_CHECKING:
+    from orchestrator.core.command import Command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,6 @@ class LaneSettling:
 
     daemon_id: str
     daemon_name: str
-    command_ttl: timedelta
 
 
 def settle_lanes(
@@ -45,26 +46,21 @@ def settle_lanes(
     """Settle what can be settled now; return what others have locked, to be settled later."""
     now = database_now(connection)
     ids = sorted({one.order.flight.command.task_id for one in batch})
-    locked = {_key(one.lane): one for one in lanes.lock_held(connection, ids)}
-    waiting = lanes.read_commands(connection, ids, settling.command_ttl)
+    locked = {held.key: held for held in lanes.lock(connection, ids)}
     work = _Settle(connection, settling, now)
     later: list[CommandSettlement] = []
     for one in batch:
-        found = locked.get(_key(one.order.lane))
+        lane = one.order.lane
+        found = locked.get((lane.task_id, lane.user_id))
         if found is None:
-            # Held by others, and worth waiting for as long as the lease is ours.
-            later += [one] if boot_ns() < one.order.lease_ends_ns else []
+            later.append(one)
         elif _holds(found, settling, one):
-            work.settle(one, found.lane, waiting)
+            work.settle(one, found.lane)
     work.write()
     return later
 
 
-def _key(lane: Lane) -> tuple[str, str]:
-    return lane.task_id, lane.user_id
-
-
-def _holds(found: LockedLane, settling: LaneSettling, one: CommandSettlement) -> bool:
+def _holds(found: HeldLane, settling: LaneSettling, one: CommandSettlement) -> bool:
     if found.lease_owner != settling.daemon_id:
         return False
     return is_awaited(found.lane, one.order.flight)
@@ -81,25 +77,21 @@ class _Settle:
         self.held: list[HeldLane] = []
         self.commands: list[Command] = []
 
-    def settle(self, one: CommandSettlement, lane: Lane, waiting: Sequence[Command]) -> None:
+    def settle(self, one: CommandSettlement, lane: Lane) -> None:
         """Take one outcome into its lane, which this transaction has locked."""
         order, settled = one.order, one.answer.settled
         step = evolve_lane(lane, order.flight, settled, order.account)
         self.commands.append(step.command)
-        due_at = _due(step, self._has_more(step, waiting), self.now)
-        self.held.append(HeldLane(lane=step.lane, due_at=due_at))
+        self.held.append(HeldLane(lane=step.lane, due_at=self._due(step)))
         if step.is_gone:
             rows.tell(self.connection, lane.task_id, What.LEDGER, self.settling.daemon_name)
         self._tell(one, step)
 
-    def _has_more(self, step: LaneStep, waiting: Sequence[Command]) -> bool:
-        lane = step.lane
-        return any(
-            command.id != step.command.id
-            and command.task_id == lane.task_id
-            and (command.user_id if command.kind.listens else OTHERS) == lane.user_id
-            for command in waiting
-        )
+    def _due(self, step: LaneStep) -> datetime | None:
+        """Return when the lane is to be looked at: when its command may be tried again, or now."""
+        if step.lane.command_id is not None:
+            return step.lane.retry_at or self.now
+        return self.now if lanes.has_others(self.connection, step.command) else None
 
     def _tell(self, one: CommandSettlement, step: LaneStep) -> None:
         outcome, agent = one.answer.settled.outcome, one.order.flight.agent
@@ -121,13 +113,6 @@ class _Settle:
         lanes.write_commands(self.connection, self.commands, self.now)
         lanes.write_lanes(self.connection, self.held)
         self.draft.write(self.connection)
-
-
-def _due(step: LaneStep, has_more: bool, now: datetime) -> datetime | None:  # noqa: FBT001 - one fact, asked once
-    """Return when the lane is to be looked at: when its command may be tried again, or at once."""
-    if step.lane.command_id is not None:
-        return step.lane.retry_at or now
-    return now if has_more else None
 
 
 def _status_of(task_id: str, agent: Agent, now: datetime) -> Status:

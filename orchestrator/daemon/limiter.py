@@ -10,10 +10,12 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
+import structlog
+
 from orchestrator.clock import boot_ns
 from orchestrator.core.bucket import GRACE_US, Bucket, Slot
 from orchestrator.store import pace
-from orchestrator.store.engine import Connection, Database
+from orchestrator.store.engine import Connection, Database, DatabaseAway, StatementError
 
 LOOKAHEAD_US: Final = 20_000
 """A slot this near is drawn and waited for; a later one would keep a more urgent call waiting."""
@@ -21,6 +23,9 @@ SWAPS_MAX: Final = 8
 """Tries against other daemons; with four daemons nobody was seen to need more than four."""
 BACKWARD_DEFAULT: Final = timedelta(seconds=1)
 """How far "too many" moves the slots back where the vendor does not say."""
+
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +121,17 @@ class Limiter:
             await self._change(action, partial(_give_back, tuple(slots)))
 
     async def throttle(self, action: Action, after: timedelta | None) -> None:
-        """Move all slots of the action back: the vendor said "too many"."""
+        """Move all slots of the action back: the vendor said "too many".
+
+        Where that fails, the vendor will say it again: it is told, and raises nothing.
+        """
         if not self.is_limited(action):
             return
         wait_us = (after or BACKWARD_DEFAULT) // timedelta(microseconds=1)
-        await self._change(action, partial(_throttle, wait_us))
+        try:
+            await self._change(action, partial(_throttle, wait_us))
+        except (DatabaseAway, StatementError) as error:
+            log.warning("throttle_failed", action=action.name, error=str(error))
 
     async def _change(self, action: Action, change: "_Change") -> None:
         """Swap in a changed bucket; if others are always quicker, theirs is as good."""

@@ -8,7 +8,6 @@ Rule 2: an outcome that cannot be written for any other reason keeps no other ba
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -21,8 +20,7 @@ from orchestrator.daemon.book import Book
 from orchestrator.daemon.limiter import Action, Limiter
 from orchestrator.daemon.settle import Settlement, Settling, settle
 from orchestrator.daemon.tally import Tally
-from orchestrator.errors import OrchestratorError
-from orchestrator.store.engine import Database, DatabaseAway, StatementError
+from orchestrator.store.engine import Database, DatabaseAway
 
 if TYPE_CHECKING:
     from orchestrator.store.accounts import Standing
@@ -148,7 +146,8 @@ class Settler:
         name, outcome = one.order.account.name, one.settled.outcome
         self._desk.tally.count(name, one.action, one.settled, one.latency_ms)
         if isinstance(outcome, Throttled) and not outcome.capacity:
-            await self._throttle(Action(account=name, name=one.action), outcome.after)
+            action = Action(account=name, name=one.action)
+            await self._desk.limiter.throttle(action, outcome.after)
         self._tell_denial(name, outcome)
         if isinstance(outcome, NotSent) and outcome.code in _OURS:
             return
@@ -168,10 +167,3 @@ class Settler:
         standing = self.standings.get(name)
         if standing is None or standing.denied_code is None:
             log.error("account_denied", account=name, code=outcome.code)
-
-    async def _throttle(self, action: Action, after: timedelta | None) -> None:
-        try:
-            await self._desk.limiter.throttle(action, after)
-        except (OrchestratorError, StatementError) as error:
-            # The vendor will say it again.
-            log.warning("throttle_failed", action=action.name, error=str(error))

@@ -15,7 +15,7 @@ from orchestrator.core.replace import replace
 
 LOOK_AGAIN: Final = timedelta(seconds=60)
 
-_NOBODY: Final = Account(
+NOBODY: Final = Account(
     name="",
     caps=Caps(
         recovery=Recovery.FIND,
@@ -40,9 +40,9 @@ def estrange(step: Step, name: str, now: datetime) -> Step:
         if not row.status.retires:
             said = f"account {name!r} is not under [accounts] of any running daemon"
             row = fail(row, "UnknownAccount", said, now).row
-        return replace(step, row=arrange(row, _NOBODY, now))
+        return replace(step, row=arrange(row, NOBODY, now))
     status = replace(
-        show(row, _NOBODY, now).status,
+        show(row, NOBODY, now).status,
         waiting_for=WaitingFor.ACCOUNT,
         reason="UnknownAccount",
         message=f"no running daemon has the account {name!r}; its agents cannot be stopped",

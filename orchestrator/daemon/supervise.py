@@ -31,6 +31,8 @@ from orchestrator.daemon.gateway import Gateway
 from orchestrator.daemon.janitor import Janitor
 from orchestrator.daemon.lane_claim import LaneDesk
 from orchestrator.daemon.lane_scheduler import LaneParts, LaneScheduler
+from orchestrator.daemon.lane_settle import LaneSettling
+from orchestrator.daemon.lane_settler import LaneSettler
 from orchestrator.daemon.limiter import Action, Limiter
 from orchestrator.daemon.scheduler import Parts, Scheduler
 from orchestrator.daemon.settler import Settler
@@ -187,6 +189,12 @@ class _Loops:
     tasks: Scheduler
     lanes: LaneScheduler
     settling: Settler
+    lane_settling: LaneSettler
+
+    def finish(self) -> None:
+        """All calls have ended: settle what they came to, and end."""
+        self.settling.finish()
+        self.lane_settling.finish()
 
 
 class _Daemon:
@@ -211,11 +219,12 @@ class _Daemon:
     async def serve(self, signals: AsyncIterator[signal.Signals]) -> None:
         """Run everything, until it is asked to stop and what was begun is done."""
         async with self.transport, self.setup.open_waker() as waker:
-            settling = Settler(self._settler_desk())
+            settling, lane_settling = Settler(self._settler_desk()), self._lane_settler()
             loops = _Loops(
                 tasks=Scheduler(self._parts(settling)),
-                lanes=LaneScheduler(self._lane_parts()),
+                lanes=LaneScheduler(self._lane_parts(lane_settling)),
                 settling=settling,
+                lane_settling=lane_settling,
             )
             janitor = self._janitor(loops.tasks)
             async with anyio.create_task_group() as aside:
@@ -232,13 +241,14 @@ class _Daemon:
     async def _work(self, loops: _Loops) -> None:
         async with anyio.create_task_group() as outcomes:
             outcomes.start_soon(loops.settling.run)
+            outcomes.start_soon(loops.lane_settling.run)
             async with anyio.create_task_group() as calls:
                 async with anyio.create_task_group() as passes:
                     passes.start_soon(loops.tasks.run, calls)
                     passes.start_soon(loops.lanes.run, calls)
                 log.info("draining")
                 self._limit(calls)
-            loops.settling.finish()
+            loops.finish()
 
     async def _watch(self, signals: AsyncIterator[signal.Signals], loops: _Loops) -> None:
         async for number in signals:
@@ -282,11 +292,16 @@ class _Daemon:
         self.tasks_seat.nudge()
         self.lanes_seat.nudge()
 
-    def _lane_parts(self) -> LaneParts:
+    def _lane_settler(self) -> LaneSettler:
+        who = LaneSettling(daemon_id=self.begun.daemon_id, daemon_name=self.setup.name)
+        return LaneSettler(self.setup.database, who, self.lanes_seat.nudge)
+
+    def _lane_parts(self, lane_settling: LaneSettler) -> LaneParts:
         return LaneParts(
             database=self.setup.database,
             limiter=self.limiter,
             gateway=self.gateway,
+            settler=lane_settling,
             tally=self.tally,
             seat=self.lanes_seat,
             desk=LaneDesk(

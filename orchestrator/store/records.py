@@ -25,7 +25,7 @@ from orchestrator.store.columns import (
     optional,
     required,
 )
-from orchestrator.store.wishes import HOT
+from orchestrator.store.wishes import COMMAND_KINDS, HOT
 
 LATENCY_BOUNDS_MS: Final = (
     *(4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181),
@@ -190,15 +190,23 @@ lane: Final = Table(
     optional("retry_at", Timestamp(), "not sent again before"),
     optional("gap_since", Timestamp(), "since when a smaller number is waited for"),
     optional("due_at", Timestamp(), "when it is to be looked at, if no command comes"),
+    optional("parked_kind", Text(), "the command that waits for a slot or a place"),
     optional("lease_owner", Text(), "the daemon that works on it"),
     optional("lease_until", Timestamp(), "until when it does"),
     required("version", BigInt, "the daemons' fence", ZERO),
     check_member("lane", "numbering", ("given", "drawn")),
+    check_member("lane", "parked_kind", COMMAND_KINDS),
     Index(
         "ix_lane_due_at",
         "due_at",
-        postgresql_where=text("due_at IS NOT NULL"),
-        sqlite_where=text("due_at IS NOT NULL"),
+        postgresql_where=text("due_at IS NOT NULL AND parked_kind IS NULL"),
+        sqlite_where=text("due_at IS NOT NULL AND parked_kind IS NULL"),
+    ),
+    Index(
+        "ix_lane_parked",
+        "due_at",
+        postgresql_where=text("parked_kind IS NOT NULL"),
+        sqlite_where=text("parked_kind IS NOT NULL"),
     ),
     comment="The order of commands: one row for each task and user",
     postgresql_with=HOT,

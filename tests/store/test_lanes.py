@@ -5,14 +5,16 @@ from datetime import timedelta
 
 import pytest
 
+from orchestrator.core.command import Command, Kind
 from orchestrator.core.outcome import Done, Indefinite, Outcome, Settled
 from orchestrator.daemon.errand import Answer
 from orchestrator.daemon.lane_claim import ClaimedLanes, CommandOrder, LaneDesk, claim_lanes
 from orchestrator.daemon.lane_settle import CommandSettlement, LaneSettling, settle_lanes
-from orchestrator.store import lanes
+from orchestrator.store import lane_queue, lanes
 from orchestrator.store.engine import Connection, Database
 from orchestrator.store.engine import now as database_now
-from orchestrator.store.lanes import COMMANDS_MAX, Blocked, LaneCandidate
+from orchestrator.store.lane_queue import LaneCandidate, LaneScope
+from orchestrator.store.lanes import COMMANDS_MAX
 from tests.store.claiming import Daemon, make_book, make_desk, want
 from tests.store.rows import insert, query, quoted, run, update, value
 from tests.store.test_plans import NOW, fill, plans, tidy
@@ -31,9 +33,10 @@ class Speaker:
         self.database = database
         self.name = name
         self.book = make_book("zego")
+        self.elsewhere: tuple[str, ...] = ()
 
     async def look(self, most: int = 64) -> list[LaneCandidate]:
-        return await self.database.read(_peek, Blocked(known=self.book.names), most)
+        return await self.database.read(_peek, LaneScope(most=most, elsewhere=self.elsewhere))
 
     async def claim(self) -> ClaimedLanes:
         desk = LaneDesk(
@@ -51,7 +54,7 @@ class Speaker:
         return order
 
     async def settle(self, order: CommandOrder, outcome: Outcome) -> None:
-        settling = LaneSettling(daemon_id=self.name, daemon_name=self.name, command_ttl=TTL)
+        settling = LaneSettling(daemon_id=self.name, daemon_name=self.name)
         at = order.flight.announced_at
         answer = Answer(
             settled=Settled(outcome=outcome, asked_at=at, answered_at=at),
@@ -64,8 +67,8 @@ class Speaker:
         assert left == []
 
 
-def _peek(connection: Connection, blocked: Blocked, most: int) -> list[LaneCandidate]:
-    return lanes.peek(connection, database_now(connection), most, blocked)
+def _peek(connection: Connection, scope: LaneScope) -> list[LaneCandidate]:
+    return lane_queue.peek(connection, database_now(connection), scope)
 
 
 @pytest.fixture
@@ -208,6 +211,7 @@ async def test_the_commands_of_a_forgotten_task_are_settled(speaker: Speaker) ->
 
 
 async def test_the_lanes_of_others_accounts_crowd_nobody_out(speaker: Speaker) -> None:
+    speaker.elsewhere = ("volc",)
     await want(speaker.database, "elsewhere", account="volc")
     await run(
         speaker.database,
@@ -227,6 +231,16 @@ async def test_a_claim_sees_so_many_of_a_lane_in_their_order(speaker: Speaker) -
     assert (await speaker.claim_one()).flight.sequence == 1
 
 
+SOME = Command(
+    id="c",
+    position=1,
+    task_id="t0",
+    kind=Kind.SAY,
+    user_id="human",
+    sequence=None,
+    created_at=NOW,
+    expires_at=NOW,
+)
 FILL = """
 INSERT INTO agent_command (id, task_id, kind, sequence)
     SELECT 'c' || task_id, task_id, 'start_listening', 1 FROM agent_status;
@@ -242,17 +256,19 @@ def fill_lanes(connection: Connection) -> None:
 
 def lane_plans(connection: Connection) -> list[str]:
     ids = [f"t{n}" for n in range(0, 300, 3)]
-    names = ["acc"]
+    closed = [("acc", Kind.START_LISTENING)]
 
     def everything(connection: Connection) -> None:
-        lanes.peek(connection, NOW, 64, Blocked(known=names, listening=names))
-        lanes.next_due(connection)
-        lanes.lock_free(connection, ids, NOW)
-        lanes.lock_held(connection, ids)
+        lane_queue.peek(connection, NOW, LaneScope(most=64, elsewhere=["a"], closed=closed))
+        lane_queue.next_due(connection, NOW)
+        lanes.lock(connection, ids)
         lanes.read_commands(connection, ids, TTL)
-        lanes.take_cancels(connection, [f"c{id_}" for id_ in ids])
+        lanes.read_taken_back(connection, ids, TTL)
+        lanes.has_others(connection, SOME)
+        lanes.take_words(connection, [1])
         lanes.touch(connection, ids, NOW)
         lanes.see(connection, [f"c{id_}" for id_ in ids], NOW)
+        lanes.see_all(connection, [(id_, "human") for id_ in ids], NOW)
 
     return plans(connection, everything)
 

@@ -159,6 +159,7 @@ COMMENT ON COLUMN lane.jumped IS 'a stale number has already been replaced';
 COMMENT ON COLUMN lane.attempt IS 'failures in a row of the command in flight';
 COMMENT ON COLUMN lane.retry_at IS 'not sent again before';
 COMMENT ON COLUMN lane.due_at IS 'when it is to be looked at, if no command comes';
+COMMENT ON COLUMN lane.parked_kind IS 'the command that waits for a slot or a place';
 COMMENT ON COLUMN lane.gap_since IS 'since when a smaller number is waited for';
 COMMENT ON COLUMN lane.lease_owner IS 'the daemon that works on it';
 COMMENT ON COLUMN lane.lease_until IS 'until when it does';

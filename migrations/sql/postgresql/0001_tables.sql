@@ -243,14 +243,17 @@ CREATE TABLE lane (
     retry_at TIMESTAMP WITH TIME ZONE,
     gap_since TIMESTAMP WITH TIME ZONE,
     due_at TIMESTAMP WITH TIME ZONE,
+    parked_kind TEXT,
     lease_owner TEXT,
     lease_until TIMESTAMP WITH TIME ZONE,
     version BIGINT DEFAULT 0 NOT NULL,
     CONSTRAINT pk_lane PRIMARY KEY (task_id, user_id),
-    CONSTRAINT lane_numbering_is_known CHECK (numbering IN ('given', 'drawn'))
+    CONSTRAINT lane_numbering_is_known CHECK (numbering IN ('given', 'drawn')),
+    CONSTRAINT lane_parked_kind_is_known CHECK (parked_kind IN ('start_listening', 'stop_listening', 'interrupt', 'say', 'prompt', 'function_result', 'update'))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 
-CREATE INDEX ix_lane_due_at ON lane (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX ix_lane_due_at ON lane (due_at) WHERE due_at IS NOT NULL AND parked_kind IS NULL;
+CREATE INDEX ix_lane_parked ON lane (due_at) WHERE parked_kind IS NOT NULL;
 
 CREATE TABLE vendor_fact (
     account TEXT NOT NULL,

@@ -249,14 +249,17 @@ CREATE TABLE lane (
     retry_at TEXT,
     gap_since TEXT,
     due_at TEXT,
+    parked_kind TEXT,
     lease_owner TEXT,
     lease_until TEXT,
     version INTEGER DEFAULT 0 NOT NULL,
     CONSTRAINT pk_lane PRIMARY KEY (task_id, user_id),
-    CONSTRAINT lane_numbering_is_known CHECK (numbering IN ('given', 'drawn'))
+    CONSTRAINT lane_numbering_is_known CHECK (numbering IN ('given', 'drawn')),
+    CONSTRAINT lane_parked_kind_is_known CHECK (parked_kind IN ('start_listening', 'stop_listening', 'interrupt', 'say', 'prompt', 'function_result', 'update'))
 );
 
-CREATE INDEX ix_lane_due_at ON lane (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX ix_lane_due_at ON lane (due_at) WHERE due_at IS NOT NULL AND parked_kind IS NULL;
+CREATE INDEX ix_lane_parked ON lane (due_at) WHERE parked_kind IS NOT NULL;
 
 CREATE TABLE vendor_fact (
     account TEXT NOT NULL,
