@@ -9,9 +9,9 @@ Rule 2: nothing here knows the order of commands; `core.lane_decide` does.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final, assert_never
 
 from orchestrator.clock import Anchor, boot_ns
@@ -44,10 +44,10 @@ from orchestrator.store.reading import Read, read
 
 LEASE: Final = timedelta(seconds=3)
 """A lane's lease is short: after a crash an open microphone must not wait for a task's lease."""
+LOOK_AGAIN: Final = timedelta(seconds=1)
+"""When a lane is looked at again whose task has no status yet."""
 SETTLES_MAX: Final = 4 * lanes.COMMANDS_MAX
 """More verdicts than one look at a lane can need."""
-
-LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 LaneTickets = Mapping[Action, list[Ticket]]
 """Tickets drawn for actions that are limited. An action that is not there needs none."""
@@ -95,17 +95,17 @@ def claim_lanes(
     tickets: LaneTickets,
     room: LaneRoom,
 ) -> ClaimedLanes:
-    """Claim as many of these lanes as can be acted on."""
+    """Claim as many of these lanes as can be acted on. They come by whose turn it is."""
     before_ns = boot_ns()
     now, standings = accounts.read_present(connection)
     anchor = Anchor(then=now, before_ns=before_ns, after_ns=boot_ns())
-    keys = {(one.task_id, one.user_id) for one in candidates}
-    lanes.ensure(connection, {(one.task_id, one.user_id) for one in candidates if not one.is_there})
+    lanes.ensure(connection, {one.key for one in candidates if not one.is_there})
     ids = sorted({one.task_id for one in candidates})
-    locked = [held for held in lanes.lock(connection, ids) if held.key in keys]
+    locked = {held.key: held for held in lanes.lock(connection, ids)}
+    in_order = [locked[one.key] for one in candidates if one.key in locked]
     present = Present(anchor=anchor, standings=standings)
     work = _LaneClaim(connection, desk, tickets, room, present)
-    work.run(locked)
+    work.run(in_order)
     return work.claimed
 
 
@@ -130,6 +130,7 @@ class _LaneClaim:
         self.claimed = ClaimedLanes()
         self.draft = Draft(now=self.now)
         self.held: list[HeldLane] = []
+        self.buried: list[tuple[str, str]] = []
         self.commands: dict[str, Command] = {}
         self.cancelled: frozenset[str] = frozenset()
 
@@ -138,16 +139,20 @@ class _LaneClaim:
 
         One that is in flight has a time already: the end of its lease, or of its call.
         """
-        free = sorted((held for held in locked if held.is_free(self.now)), key=_turn)
+        free = [held for held in locked if held.is_free(self.now)]
+        free.sort(key=_is_put_off)
         commands = self._read_commands(free)
         tasks = self._read_tasks(free)
+        anew = self._inserted_anew({held.lane.task_id for held in free} - tasks.keys())
         for held in free:
             mine = commands.get(held.key, ())
             one = tasks.get(held.lane.task_id)
-            if one is None:
-                self._bury(held.lane, mine)
-            else:
+            if one is not None:
                 self._take(held, mine, one)
+            elif held.lane.task_id in anew:
+                self.held.append(HeldLane(lane=held.lane, due_at=self.now + LOOK_AGAIN))
+            else:
+                self._bury(held.lane, mine)
         self._see(locked, commands)
         self._write()
 
@@ -167,13 +172,18 @@ class _LaneClaim:
         ]
         lanes.take_words(self.connection, [seq for seq, _ in words])
         self.cancelled = frozenset(command.id for _, command in words)
-        read_commands = lanes.read_commands(self.connection, ids, ttl)
-        return _by_lane([*read_commands, *(command for _, command in words)])
+        commands = lanes.read_commands(self.connection, ids, ttl)
+        found = _by_lane([*commands, *(command for _, command in words)])
+        return {key: some for key, some in found.items() if key in keys}
 
     def _read_tasks(self, free: Sequence[HeldLane]) -> dict[str, Read]:
         ids = sorted({held.lane.task_id for held in free})
         found = read(self.connection, rows.read_statuses(self.connection, ids), self.now)
         return {one.row.status.task_id: one for one in found}
+
+    def _inserted_anew(self, ids: set[str]) -> Collection[str]:
+        """Return which of these have a task, and no status yet: its insert is about to be seen."""
+        return rows.read_tasks(self.connection, sorted(ids), ()) if ids else ()
 
     def _take(self, held: HeldLane, commands: tuple[Command, ...], one: Read) -> None:
         view = self._view(held.lane, commands, one)
@@ -266,8 +276,10 @@ class _LaneClaim:
         """Settle what is left of a task that is forgotten. Its history has gone before."""
         end = settle_forgotten(lane, commands, self.now)
         self.commands |= {command.id: command for command in end.commands}
-        due_at = self.now if _is_cut(commands) else None
-        self.held.append(HeldLane(lane=end.lane, due_at=due_at))
+        if _is_cut(commands):
+            self.held.append(HeldLane(lane=end.lane, due_at=self.now))
+        else:
+            self.buried.append((lane.task_id, lane.user_id))
 
     def _tell_gap(self, one: Read, flight: CommandFlight, skipped: tuple[int, int]) -> None:
         first, last = skipped
@@ -298,13 +310,14 @@ class _LaneClaim:
     def _write(self) -> None:
         lanes.write_commands(self.connection, self.commands.values(), self.now)
         lanes.write_lanes(self.connection, self.held)
+        lanes.remove(self.connection, self.buried)
         self.draft.write(self.connection)
-        self.claimed.written = len(self.held) + len(self.commands)
+        self.claimed.written = len(self.held) + len(self.buried) + len(self.commands)
 
 
-def _turn(held: HeldLane) -> tuple[bool, datetime]:
-    """Return a key that sorts lanes by whose turn it is: what a vendor put off comes last."""
-    return held.lane.retry_at is not None, held.due_at or LATEST
+def _is_put_off(held: HeldLane) -> bool:
+    """Return whether its command was refused for the moment: others come before it."""
+    return held.lane.retry_at is not None
 
 
 def _is_cut(commands: Sequence[Command]) -> bool:

@@ -248,6 +248,12 @@ def check_integer(table: str, column: str) -> CheckConstraint:
     return CheckConstraint(sqlite, name=f"{table}_{column}_is_integer").ddl_if(dialect="sqlite")
 
 
+def check_text(table: str, column: str) -> CheckConstraint:
+    """Refuse bytes, which SQLite would store in a text column; null passes."""
+    sqlite = f"{column} IS NULL OR typeof({column}) = 'text'"
+    return CheckConstraint(sqlite, name=f"{table}_{column}_is_text").ddl_if(dialect="sqlite")
+
+
 def check_boolean(table: str, column: str) -> CheckConstraint:
     """Refuse text and other numbers, which SQLite would store in a boolean column."""
     sqlite = f"{column} IN (0, 1)"

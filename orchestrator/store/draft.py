@@ -82,5 +82,6 @@ class Draft:
         rows.write_statuses(connection, self.held)
         rows.take_changes(connection, self.taken)
         rows.forget(connection, self.forgotten)
+        lanes.forget(connection, self.forgotten)
         rows.write_events(connection, self.events)
         lanes.touch(connection, self.turned, self.now)

@@ -61,6 +61,11 @@ class LaneCandidate:
     is_there: bool
     """Whether the lane has a row."""
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Return whose lane it is: task and user."""
+        return self.task_id, self.user_id
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneScope:

@@ -108,6 +108,17 @@ _HAS_OTHERS = select(
     .exists()
 )
 
+_REMOVE = delete(lane).where(
+    lane.c.task_id == bindparam("b_task_id"), lane.c.user_id == bindparam("b_user_id")
+)
+_idle: Select[Any] = lock_rows(
+    select(lane.c.task_id, lane.c.user_id).where(
+        one_of(lane.c.task_id, "ids"), lane.c.due_at.is_(None)
+    ),
+    of=lane,
+)
+_FORGET = delete(lane).where(tuple_(lane.c.task_id, lane.c.user_id).in_(_idle))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldLane:
@@ -310,3 +321,16 @@ def touch(connection: Connection, ids: Sequence[str], now: datetime) -> None:
     """
     if ids:
         connection.execute(_TOUCH, {"ids": list(ids), "now": now})
+
+
+def remove(connection: Connection, keys: Iterable[tuple[str, str]]) -> None:
+    """Delete lanes that this transaction has locked, and that have no open command."""
+    rows = [{"b_task_id": task_id, "b_user_id": user_id} for task_id, user_id in keys]
+    if rows:
+        connection.execute(_REMOVE, rows)
+
+
+def forget(connection: Connection, ids: Sequence[str]) -> None:
+    """Delete the idle lanes of tasks that are forgotten. The others go when they are claimed."""
+    if ids:
+        connection.execute(_FORGET, {"ids": list(ids)})

@@ -73,7 +73,11 @@ _READ_CHANGES = (
         task_change.c.urgent,
         task_change.c.actor,
     )
-    .where(one_of(task_change.c.task_id, _IDS))
+    .where(
+        one_of(task_change.c.task_id, _IDS),
+        # There a command is meant, whose id may be a task's.
+        task_change.c.what != What.CANCEL_COMMAND.value,
+    )
     .order_by(task_change.c.seq)
 )
 

@@ -85,6 +85,7 @@ CREATE TABLE agent_command (
     CONSTRAINT agent_command_id_is_id CHECK (typeof(id) = 'text' AND length(id) BETWEEN 1 AND 64 AND id NOT GLOB '*[^A-Za-z0-9_-]*'),
     CONSTRAINT agent_command_kind_is_known CHECK (kind IN ('start_listening', 'stop_listening', 'interrupt', 'say', 'prompt', 'function_result', 'update')),
     CONSTRAINT agent_command_state_is_known CHECK (state IN ('queued', 'sending', 'done', 'failed', 'superseded', 'expired')),
+    CONSTRAINT agent_command_user_id_is_text CHECK (user_id IS NULL OR typeof(user_id) = 'text'),
     CONSTRAINT agent_command_payload_is_object CHECK (CASE WHEN json_valid(payload) THEN json_type(payload) = 'object' ELSE 0 END),
     CONSTRAINT agent_command_sequence_is_integer CHECK (sequence IS NULL OR typeof(sequence) = 'integer'),
     CONSTRAINT agent_command_sequence_is_not_negative CHECK (sequence >= 0),
