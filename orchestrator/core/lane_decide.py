@@ -32,6 +32,10 @@ second holds while a fresh press waits behind it. The vendor may have nothing to
 in words that leave the effect open."""
 NET = timedelta(minutes=1)
 """A lane with commands is looked at at least this often, whatever else fails."""
+LOOK = timedelta(seconds=1)
+"""One that waits for what nobody promised a time for is looked at this often: that its agent runs,
+or that its account is free again, is told by a hint, and a hint can be lost. A press cannot wait
+for `NET`."""
 
 
 def decide_lane(view: LaneView) -> LaneAction:
@@ -202,7 +206,8 @@ def _next(view: LaneView) -> Send | Rest:
     lane, head = view.lane, view.head
     first = head or next(iter(view.queue), None)
     if first is None:
-        return Rest(lane=replace(lane, gap_since=None))
+        # What a cut view leaves out waits for the next look, which can be taken at once.
+        return Rest(lane=replace(lane, gap_since=None), until=view.now if view.is_cut else None)
     if head is not None and lane.retry_at is not None and lane.retry_at > view.now:
         return _rest(view, Pause.RETRY, lane.retry_at)
     gap = None if head is not None else _gap(view, first)
@@ -246,5 +251,6 @@ def _number(view: LaneView, command: Command) -> int | None:
 def _rest(view: LaneView, why: Pause, until: datetime | None = None) -> Rest:
     """Rest until a time, or until the next command that waits is too late."""
     times = [c.expires_at for c in _judged(view)]
-    times = [t for t in (*times, until, view.now + NET) if t is not None and t > view.now]
+    look = view.now + (LOOK if why in {Pause.AGENT, Pause.FROZEN} else NET)
+    times = [t for t in (*times, until, look) if t is not None and t > view.now]
     return Rest(lane=view.lane, until=min(times), why=why)

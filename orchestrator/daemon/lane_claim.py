@@ -105,7 +105,7 @@ def claim_lanes(
     in_order = [locked[one.key] for one in candidates if one.key in locked]
     present = Present(anchor=anchor, standings=standings)
     work = _LaneClaim(connection, desk, tickets, room, present)
-    work.run(in_order)
+    work.run(in_order, takes_back=any(one.is_taken_back for one in candidates))
     return work.claimed
 
 
@@ -134,14 +134,16 @@ class _LaneClaim:
         self.commands: dict[str, Command] = {}
         self.cancelled: frozenset[str] = frozenset()
 
-    def run(self, locked: Sequence[HeldLane]) -> None:
+    def run(self, locked: Sequence[HeldLane], *, takes_back: bool) -> None:
         """Decide about each lane that is free; what is new of all of them is known from now on.
+
+        `takes_back`: whether the application takes commands of some of them back.
 
         One that is in flight has a time already: the end of its lease, or of its call.
         """
         free = [held for held in locked if held.is_free(self.now)]
         free.sort(key=_is_put_off)
-        commands = self._read_commands(free)
+        commands = self._read_commands(free, takes_back=takes_back)
         tasks = self._read_tasks(free)
         anew = self._inserted_anew({held.lane.task_id for held in free} - tasks.keys())
         for held in free:
@@ -157,24 +159,31 @@ class _LaneClaim:
         self._write()
 
     def _read_commands(
-        self, free: Sequence[HeldLane]
+        self, free: Sequence[HeldLane], *, takes_back: bool
     ) -> dict[tuple[str, str], tuple[Command, ...]]:
-        """Return the open commands of lanes, and take the words that take some of them back.
+        """Return the open commands of lanes.
 
         Before the tasks: those of a task that is inserted anew are not buried with the old one's.
         """
-        ids, keys = sorted({held.lane.task_id for held in free}), {held.key for held in free}
-        ttl = self.desk.command_ttl
+        keys, ttl = {held.key for held in free}, self.desk.command_ttl
+        ids = sorted({task_id for task_id, _ in keys})
+        commands = lanes.read_commands(self.connection, ids, ttl)
+        if takes_back:
+            commands += self._take_back(keys)
+        found = _by_lane(commands)
+        return {key: some for key, some in found.items() if key in keys}
+
+    def _take_back(self, keys: set[tuple[str, str]]) -> list[Command]:
+        """Take the words that take commands of these lanes back; return the commands."""
+        ids = sorted({task_id for task_id, _ in keys})
         words = [
             (seq, command)
-            for seq, command in lanes.read_taken_back(self.connection, ids, ttl)
+            for seq, command in lanes.read_taken_back(self.connection, ids, self.desk.command_ttl)
             if (command.task_id, command.lane_user) in keys
         ]
         lanes.take_words(self.connection, [seq for seq, _ in words])
         self.cancelled = frozenset(command.id for _, command in words)
-        commands = lanes.read_commands(self.connection, ids, ttl)
-        found = _by_lane([*commands, *(command for _, command in words)])
-        return {key: some for key, some in found.items() if key in keys}
+        return [command for _, command in words]
 
     def _read_tasks(self, free: Sequence[HeldLane]) -> dict[str, Read]:
         ids = sorted({held.lane.task_id for held in free})

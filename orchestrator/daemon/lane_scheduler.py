@@ -7,7 +7,7 @@ Rule 2: the database is the truth. What is in memory is the calls in flight and 
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -69,9 +69,9 @@ class LaneParts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    now: datetime
     candidates: Sequence[LaneCandidate]
-    next_due: datetime | None
+    until_next: timedelta | None
+    """Until time alone asks for a look; null also while there are candidates: now."""
     elsewhere: frozenset[str] | None
     """The accounts that only other live daemons have; null if that was not asked."""
 
@@ -139,12 +139,7 @@ class LaneScheduler:
             self._elsewhere = seen.elsewhere - set(self._parts.desk.book.names)
         left_alone = self._failing.left_alone(now_ns)
         candidates = [one for one in seen.candidates if one.task_id not in left_alone]
-        return _Seen(
-            now=seen.now,
-            candidates=candidates[:BATCH],
-            next_due=seen.next_due,
-            elsewhere=seen.elsewhere,
-        )
+        return replace(seen, candidates=candidates[:BATCH])
 
     def _closed(self) -> list[tuple[str, Kind]]:
         """Return of which accounts and kinds no call can be made now, as far as is known."""
@@ -166,8 +161,8 @@ class LaneScheduler:
     def _rest(self, seen: _Seen) -> timedelta:
         """Return until when nothing but a hint can make work."""
         waits = [LONGEST_WAIT]
-        if seen.next_due is not None:
-            waits.append(seen.next_due - seen.now)
+        if seen.until_next is not None:
+            waits.append(seen.until_next)
         now_ns = boot_ns()
         opens_ns = {each: self._opens_ns(*each) for each in self._parked}
         self._parked = {each for each, ns in opens_ns.items() if ns > now_ns}
@@ -273,16 +268,13 @@ class LaneScheduler:
 
 
 def _look(connection: Connection, scope: LaneScope, asked_by: str | None) -> _Seen:
-    now = database_now(connection)
     elsewhere = None
     if asked_by is not None:
-        elsewhere = frozenset(daemons.accounts_of_others(connection, asked_by, now))
-    return _Seen(
-        now=now,
-        candidates=lane_queue.peek(connection, now, scope),
-        next_due=lane_queue.next_due(connection, now),
-        elsewhere=elsewhere,
-    )
+        others = daemons.accounts_of_others(connection, asked_by, database_now(connection))
+        elsewhere = frozenset(others)
+    candidates = lane_queue.peek(connection, scope)
+    until_next = None if candidates else lane_queue.until_next(connection)
+    return _Seen(candidates=candidates, until_next=until_next, elsewhere=elsewhere)
 
 
 def _place(order: CommandOrder) -> tuple[str, bool]:

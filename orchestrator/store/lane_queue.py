@@ -8,8 +8,8 @@ as one, and what cannot be called about now is left out here and not by the read
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -29,13 +29,15 @@ from sqlalchemy import (
 
 from orchestrator.core.command import OTHERS, Kind
 from orchestrator.core.model import What
+from orchestrator.store.columns import clock
 from orchestrator.store.engine import Connection, none_of
 from orchestrator.store.schema import agent_command, agent_status, lane, task_change
 
 NEW_MAX = 1_000
 """New commands that one look walks past, and that one claim marks as seen of one lane."""
 
-_NOW = bindparam("now", type_=lane.c.due_at.type)
+_NOW = select(clock()).scalar_subquery()
+"""Asked once for each statement, so that it is a value that an index can be searched for."""
 _LIMIT: BindParameter[int] = bindparam("most")
 _LISTENING: Any = tuple(literal_column(f"'{kind}'") for kind in Kind if kind.listens)
 
@@ -60,6 +62,8 @@ class LaneCandidate:
     """Null: the lane is due, whatever for."""
     is_there: bool
     """Whether the lane has a row."""
+    is_taken_back: bool
+    """Whether the application takes a command of it back."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -98,6 +102,7 @@ _new: Select[Any] = (
         agent_status.c.account,
         func.min(_newest.c.kind),
         lane.c.task_id.is_not(None),
+        literal(value=False),
     )
     .select_from(
         _newest.outerjoin(
@@ -119,6 +124,7 @@ _parked: Select[Any] = (
         agent_status.c.account,
         lane.c.parked_kind,
         literal(value=True),
+        literal(value=False),
     )
     .select_from(_of_lane)
     .where(
@@ -135,7 +141,12 @@ _parked: Select[Any] = (
 )
 _due: Select[Any] = (
     select(
-        lane.c.task_id, lane.c.user_id, agent_status.c.account, literal(None), literal(value=True)
+        lane.c.task_id,
+        lane.c.user_id,
+        agent_status.c.account,
+        literal(None),
+        literal(value=True),
+        literal(value=False),
     )
     .select_from(_of_lane)
     .where(lane.c.due_at <= _NOW, lane.c.parked_kind.is_(None), is_free, _is_ours)
@@ -149,6 +160,7 @@ _taken_back: Select[Any] = (
         agent_status.c.account,
         literal(None),
         lane.c.task_id.is_not(None),
+        literal(value=True),
     )
     .select_from(
         task_change.join(agent_command, agent_command.c.id == task_change.c.task_id)
@@ -159,35 +171,39 @@ _taken_back: Select[Any] = (
     .limit(_LIMIT)
 )
 _PEEK = union_all(*(select(one.subquery()) for one in (_parked, _new, _due, _taken_back)))
-_NEXT_DUE = select(func.min(lane.c.due_at)).where(
-    lane.c.due_at > _NOW, lane.c.parked_kind.is_(None)
+_NEXT_DUE = select(
+    clock(),
+    select(func.min(lane.c.due_at))
+    .where(lane.c.due_at > _NOW, lane.c.parked_kind.is_(None))
+    .scalar_subquery(),
 )
 
 
-def peek(connection: Connection, now: datetime, scope: LaneScope) -> list[LaneCandidate]:
+def peek(connection: Connection, scope: LaneScope) -> list[LaneCandidate]:
     """Return lanes that a claim may act on: those that wait for a slot first, then new commands."""
     values = {
-        "now": now,
         "most": scope.most,
         "elsewhere": list(scope.elsewhere),
         "closed": [f"{account}/{kind}" for account, kind in scope.closed],
     }
     found: dict[tuple[str, str], LaneCandidate] = {}
-    for task_id, user_id, account, kind, is_there in connection.execute(_PEEK, values):
-        found.setdefault(
-            (task_id, user_id),
-            LaneCandidate(
-                task_id=task_id,
-                user_id=user_id,
-                account=account,
-                kind=Kind(kind) if kind is not None else None,
-                is_there=bool(is_there),
-            ),
+    for task_id, user_id, account, kind, *facts in connection.execute(_PEEK, values):
+        is_there, is_taken_back = map(bool, facts)
+        one = LaneCandidate(
+            task_id=task_id,
+            user_id=user_id,
+            account=account,
+            kind=Kind(kind) if kind is not None else None,
+            is_there=is_there,
+            is_taken_back=is_taken_back,
         )
+        before = found.setdefault(one.key, one)
+        if is_taken_back:
+            found[one.key] = replace(before, is_taken_back=True)
     return list(found.values())
 
 
-def next_due(connection: Connection, now: datetime) -> datetime | None:
-    """Return when time alone will next ask for a look at a lane, after now."""
-    due: datetime | None = connection.execute(_NEXT_DUE, {"now": now}).scalar()
-    return due
+def until_next(connection: Connection) -> timedelta | None:
+    """Return how long it is until time alone asks for a look at a lane; null: it does not."""
+    now, due = connection.execute(_NEXT_DUE).one()
+    return None if due is None else due - now

@@ -68,7 +68,7 @@ class Speaker:
 
 
 def _peek(connection: Connection, scope: LaneScope) -> list[LaneCandidate]:
-    return lane_queue.peek(connection, database_now(connection), scope)
+    return lane_queue.peek(connection, scope)
 
 
 @pytest.fixture
@@ -259,8 +259,8 @@ def lane_plans(connection: Connection) -> list[str]:
     closed = [("acc", Kind.START_LISTENING)]
 
     def everything(connection: Connection) -> None:
-        lane_queue.peek(connection, NOW, LaneScope(most=64, elsewhere=["a"], closed=closed))
-        lane_queue.next_due(connection, NOW)
+        lane_queue.peek(connection, LaneScope(most=64, elsewhere=["a"], closed=closed))
+        lane_queue.until_next(connection)
         lanes.lock(connection, ids)
         lanes.read_commands(connection, ids, TTL)
         lanes.read_taken_back(connection, ids, TTL)
