@@ -5,9 +5,10 @@ moment in which a request begins to leave. When the file TRAP is there and names
 kind of call that are just happening, the process renames it and sends itself the signal. So a trap
 springs once, whoever starts after that, and a test can see that it sprang.
 
-A trap is one line: STEP VERB SIGNAL. The steps:
+A trap is one line: STEP CALL SIGNAL, where CALL is a task's verb or a command's kind (an `update`
+of either is meant). The steps:
 
-    drawn      slots were drawn, nothing was claimed
+    drawn      slots were drawn, nothing was claimed (not of commands)
     claimed    inside the claim's transaction: the rows are locked, nothing is committed
     announced  the claim is committed, nothing was sent
     sending    all checks are behind the call, its first byte is not written
@@ -19,7 +20,7 @@ A trap is one line: STEP VERB SIGNAL. The steps:
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar, TypeVarTuple
@@ -32,9 +33,12 @@ from sqlalchemy import Connection
 from orchestrator import log
 from orchestrator.app import build
 from orchestrator.config import open_config
+from orchestrator.core.command import Kind
 from orchestrator.core.model import Verb, WorkClass
 from orchestrator.daemon import supervise, transport
 from orchestrator.daemon.claim import Claimed, claim
+from orchestrator.daemon.lane_claim import ClaimedLanes, claim_lanes
+from orchestrator.daemon.lane_settle import CommandSettlement, settle_lanes
 from orchestrator.daemon.settle import Settlement, settle
 from orchestrator.daemon.setup import Setup
 from orchestrator.store.engine import Database
@@ -42,7 +46,12 @@ from orchestrator.store.engine import Database
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-STARTS: Final = frozenset({"StartVoiceChat", "StartAIConversation", "CreateAgentInstance"})
+SENT: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("StartVoiceChat", "StartAIConversation", "CreateAgentInstance"), Verb.START),
+    "StartListening": Kind.START_LISTENING,
+    "StopListening": Kind.STOP_LISTENING,
+}
+"""The vendors' actions that are watched as they leave."""
 
 
 class Trap:
@@ -51,13 +60,13 @@ class Trap:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def spring(self, step: str, verbs: Collection[Verb]) -> None:
+    def spring(self, step: str, calls: Collection[str]) -> None:
         """Kill or freeze this process if the trap is set for this step of one of these calls."""
         try:
-            wanted_step, verb, name = self._path.read_text("ascii").split()
+            wanted_step, call, name = self._path.read_text("ascii").split()
         except FileNotFoundError:
             return
-        if step == wanted_step and Verb(verb) in verbs:
+        if step == wanted_step and call in calls:
             self._path.rename(self._path.with_suffix(".sprung"))
             os.kill(os.getpid(), signal.Signals[name])
 
@@ -82,15 +91,15 @@ class WatchedDatabase(Database):
         work_class: WorkClass | None = None,
     ) -> T:
         before, inside, after = _STEPS.get(operation, ("", "", ""))
-        self._trap.spring(before, _verbs(args))
+        self._trap.spring(before, _calls(args))
 
         def watched(connection: Connection, *args: *Ts) -> T:
             result = operation(connection, *args)
-            self._trap.spring(inside, _verbs((result, *args)))
+            self._trap.spring(inside, _calls((result, *args)))
             return result
 
         result = await self._real.write(watched, *args, durable=durable, work_class=work_class)
-        self._trap.spring(after, _verbs((result, *args)))
+        self._trap.spring(after, _calls((result, *args)))
         return result
 
     async def close(self) -> None:
@@ -100,26 +109,49 @@ class WatchedDatabase(Database):
 _STEPS: Final[Mapping[Any, tuple[str, str, str]]] = {
     claim: ("drawn", "claimed", "announced"),
     settle: ("replied", "settling", "settled"),
+    claim_lanes: ("", "claimed", "announced"),
+    settle_lanes: ("replied", "settling", "settled"),
 }
 
 
-def _verbs(values: Iterable[object]) -> set[Verb]:
+def _calls(values: Iterable[object]) -> set[str]:
     """Return the calls that a transaction is about, from what it was given and what it returned."""
-    found: set[Verb] = set()
+    found: set[str] = set()
     for value in values:
         match value:
             case Claimed(orders=orders):
                 # What was announced, and no more what slots were drawn for.
                 return {order.flight.verb for order in orders}
+            case ClaimedLanes(orders=orders):
+                return {order.flight.command.kind for order in orders}
             case list() | tuple():
-                found |= {one.order.flight.verb for one in value if isinstance(one, Settlement)}
+                found.update(_settled(value))
             case dict():
-                found |= {
-                    key[1] for key, drawn in value.items() if isinstance(key, tuple) and drawn
-                }
+                found.update(_drawn(value))
             case _:
                 pass
     return found
+
+
+def _settled(batch: Iterable[object]) -> Iterator[str]:
+    for one in batch:
+        match one:
+            case Settlement():
+                yield one.order.flight.verb
+            case CommandSettlement():
+                yield one.order.flight.command.kind
+            case _:
+                pass
+
+
+def _drawn(tickets: Mapping[object, object]) -> Iterator[str]:
+    """Yield what tickets are for. Places are counted by pairs as well, but those are no tickets."""
+    for key, drawn in tickets.items():
+        match key, drawn:
+            case (_, Verb() as verb), [_, *_]:
+                yield verb
+            case _:
+                pass
 
 
 def watch_requests(trap: Trap) -> None:
@@ -137,8 +169,8 @@ def watch_requests(trap: Trap) -> None:
 
         def begin(self, wire: Any) -> None:
             super().begin(wire)
-            if self.action in STARTS:
-                trap.spring("sending", {Verb.START})
+            if self.action in SENT:
+                trap.spring("sending", {SENT[self.action]})
 
     transport._Attempt = WatchedAttempt  # type: ignore[misc]  # the seam has no other door
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.conftest import MakeDatabase
-from tests.crash.worlds import VENDORS, World, every_wish, open_world, run_side_by_side
+from tests.crash.worlds import VENDORS, Wish, World, every_wish, open_world, run_side_by_side
 from tests.daemon.application import SQLITE
 from tests.daemon.customers import TENCENT, ZEGO, Customer
 from tests.daemon.running import Daemon
@@ -155,20 +155,16 @@ def is_locked(url: str) -> bool:
 async def lead_to(world: World, kind: Kind, step: str, name: str) -> Daemon:
     """Lead a daemon to the step of such a call, where it dies or freezes."""
     first = await world.start("one")
-    if kind.verb in {"stop", "poll"}:
-        await world.insert()
-        await world.wait_phase("running")
+    await prepare(world, kind)
     if step == "sent":
         for customer in kind.customers:
             await world.scene.vendors.script(action(kind, customer), "delay_reply", ms=800)
     else:
         world.set_trap(step, kind.verb, name)
-    if kind.verb == "start":
+    if kind is START:
         await world.insert()
-    if kind.verb == "stop":
+    elif kind is not POLL:
         await world.scene.app.write(STOP_ALL)
-    if kind.verb in {"find", "kick"}:
-        await lose_starts(world, kind)
     if step == "sent":
         await world.scene.wait_for_faults()
         first.process.send_signal(signal.Signals[name])
@@ -179,14 +175,26 @@ async def lead_to(world: World, kind: Kind, step: str, name: str) -> Daemon:
     return first
 
 
+async def prepare(world: World, kind: Kind) -> None:
+    """Bring the world to where the next thing to happen is such a call."""
+    if kind in (STOP, POLL):
+        await world.insert()
+        await world.wait_phase("running")
+    if kind in (FIND, KICK):
+        await lose_starts(world, kind)
+
+
 async def lose_starts(world: World, kind: Kind) -> None:
-    """Let starts have their effect and lose their replies; then nobody wants them any more."""
+    """Let starts have their effect and lose their replies.
+
+    No trap may be set before all of them have left: on a busy machine the first is given up, and
+    looked for, before the last has had its slot.
+    """
     vendors = world.scene.vendors
     # With its TaskId Tencent would tell the handle, and nobody had to be removed from a room.
     await vendors.turn(tencent_describe_without_task_id=kind is KICK)
     for customer in kind.customers:
-        await vendors.script(customer.start, "hang", n=3)
+        await vendors.script(customer.start, "hang", n=len(Wish))
     await world.insert()
-    await world.scene.wait_for_calls(kind.customers[0].start, 3)
-    await world.scene.wait_for_calls(kind.customers[1].start, 3)
-    await world.scene.app.write(STOP_ALL)
+    for customer in kind.customers:
+        await world.scene.wait_for_calls(customer.start, len(Wish))
