@@ -1,21 +1,31 @@
 """Lanes at the database: claimed by one, settled by who still owns them, found by an index."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import timedelta
 
+import asyncpg
 import pytest
+from sqlalchemy.util import await_only
 
 from orchestrator.core.command import Command, Kind
 from orchestrator.core.outcome import Done, Indefinite, Outcome, Settled
 from orchestrator.daemon.errand import Answer
-from orchestrator.daemon.lane_claim import ClaimedLanes, CommandOrder, LaneDesk, claim_lanes
+from orchestrator.daemon.lane_claim import (
+    ClaimedLanes,
+    CommandOrder,
+    LaneDesk,
+    LaneRoom,
+    LaneTickets,
+    claim_lanes,
+)
 from orchestrator.daemon.lane_settle import CommandSettlement, LaneSettling, settle_lanes
+from orchestrator.daemon.settle import Settling, settle
 from orchestrator.store import lane_queue, lanes
-from orchestrator.store.engine import Connection, Database
+from orchestrator.store.engine import Connection, Database, open_database
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.lane_queue import LaneCandidate, LaneScope
 from orchestrator.store.lanes import COMMANDS_MAX
-from tests.store.claiming import Daemon, make_book, make_desk, want
+from tests.store.claiming import Daemon, make_book, make_desk, settled, status, want
 from tests.store.rows import insert, query, quoted, run, update, value
 from tests.store.test_plans import NOW, fill, plans, tidy
 
@@ -23,6 +33,8 @@ pytestmark = pytest.mark.anyio
 
 TTL, GAP = timedelta(seconds=60), timedelta(seconds=30)
 PRESSES = 20_000
+DEPTH = 990
+"""Objects in one another that a database takes, and our reader does not."""
 ZEGO_SPEC = """'{"AgentId": "fake", "RTC": {"UserStreamId": "mic"}}'"""
 
 
@@ -35,10 +47,20 @@ class Speaker:
         self.book = make_book("zego")
         self.elsewhere: tuple[str, ...] = ()
 
-    async def look(self, most: int = 64) -> list[LaneCandidate]:
-        return await self.database.read(_peek, LaneScope(most=most, elsewhere=self.elsewhere))
+    @property
+    def settling(self) -> LaneSettling:
+        return LaneSettling(daemon_id=self.name, daemon_name=self.name)
 
-    async def claim(self) -> ClaimedLanes:
+    async def look(
+        self, most: int = 64, closed: Collection[tuple[str, Kind]] = ()
+    ) -> list[LaneCandidate]:
+        scope = LaneScope(most=most, elsewhere=self.elsewhere, closed=closed)
+        return await self.database.read(lane_queue.peek, scope)
+
+    async def claim(
+        self, tickets: LaneTickets | None = None, room: LaneRoom | None = None
+    ) -> ClaimedLanes:
+        """Claim what a look finds; without limits, and with room for all, if nothing is said."""
         desk = LaneDesk(
             daemon_id=self.name,
             daemon_name=self.name,
@@ -46,42 +68,55 @@ class Speaker:
             gap_timeout=GAP,
             command_ttl=TTL,
         )
-        room = {("zego", listens): 64 for listens in (True, False)}
-        return await self.database.write(claim_lanes, desk, await self.look(), {}, room)
+        if room is None:
+            room = {(name, listens): 64 for name in self.book.names for listens in (True, False)}
+        found = await self.look()
+        return await self.database.write(claim_lanes, desk, found, tickets or {}, room)
 
     async def claim_one(self) -> CommandOrder:
         (order,) = (await self.claim()).orders
         return order
 
     async def settle(self, order: CommandOrder, outcome: Outcome) -> None:
-        settling = LaneSettling(daemon_id=self.name, daemon_name=self.name)
-        at = order.flight.announced_at
-        answer = Answer(
-            settled=Settled(outcome=outcome, asked_at=at, answered_at=at),
-            action="Listening",
-            latency_ms=3,
-        )
-        left = await self.database.write(
-            settle_lanes, settling, [CommandSettlement(order=order, answer=answer)]
-        )
+        left = await self.database.write(settle_lanes, self.settling, [came_to(order, outcome)])
         assert left == []
 
 
-def _peek(connection: Connection, scope: LaneScope) -> list[LaneCandidate]:
-    return lane_queue.peek(connection, scope)
+def came_to(order: CommandOrder, outcome: Outcome) -> CommandSettlement:
+    """Return what an order came to, asked and answered at its announce."""
+    at = order.flight.announced_at
+    heard = Settled(outcome=outcome, asked_at=at, answered_at=at)
+    return CommandSettlement(
+        order=order, answer=Answer(settled=heard, action="Listening", latency_ms=3)
+    )
+
+
+async def speaker_to(database: Database, *tasks: str) -> Speaker:
+    """Return a daemon to whose account these tasks belong, and run."""
+    daemon = await Daemon(database, make_desk(make_book("zego"))).ready()
+    await want(database, *tasks, account="zego", spec=ZEGO_SPEC)
+    for id_ in tasks:
+        await daemon.start(id_)
+    return Speaker(database, "one")
 
 
 @pytest.fixture
 async def speaker(database: Database) -> Speaker:
     """A daemon whose agent `call` runs."""
-    daemon = await Daemon(database, make_desk(make_book("zego"))).ready()
-    await want(database, "call", account="zego", spec=ZEGO_SPEC)
-    await daemon.start("call")
-    return Speaker(database, "one")
+    return await speaker_to(database, "call")
+
+
+@pytest.fixture
+async def postgres(postgres_url: str, anyio_backend: str) -> AsyncIterator[Database]:
+    """A database on which two transactions write at once."""
+    del anyio_backend  # asked for, so that it is there before this
+    opened = open_database(postgres_url)
+    yield opened
+    await opened.close()
 
 
 async def press(database: Database, *numbers: int, kind: str = "start_listening") -> None:
-    """Insert numbered presses `c<number>`, in this order."""
+    """Insert numbered presses `c<number>` to `call`, in this order."""
     for n in numbers:
         await run(
             database,
@@ -196,7 +231,24 @@ async def test_words_that_take_back_are_taken_once(speaker: Speaker) -> None:
     assert await value(speaker.database, left) == 0
 
 
-async def test_the_commands_of_a_forgotten_task_are_settled(speaker: Speaker) -> None:
+async def test_a_word_about_a_command_with_a_task_s_name_is_not_the_task_s(
+    database: Database,
+) -> None:
+    daemon = await Daemon(database, make_desk(make_book("zego"))).ready()
+    await want(database, "call", account="zego", spec=ZEGO_SPEC)
+    await run(
+        database,
+        insert("agent_command", id="'call'", task_id="'call'", kind="'start_listening'"),
+        insert("task_change", task_id="'call'", what="'cancel_command'"),
+    )
+    await daemon.start("call")
+    assert (await Speaker(database, "one").claim()).orders == []
+    assert await state(database, "call") == "superseded"
+
+
+async def test_the_commands_of_a_forgotten_task_are_buried_with_their_lane(
+    speaker: Speaker,
+) -> None:
     await press(speaker.database, 1)
     await run(
         speaker.database,
@@ -207,6 +259,49 @@ async def test_the_commands_of_a_forgotten_task_are_settled(speaker: Speaker) ->
     assert (await speaker.claim()).orders == []
     ended = "SELECT state, reason FROM agent_command"
     assert await query(speaker.database, ended) == [("failed", "TaskEnded")]
+    assert await query(speaker.database, "SELECT * FROM lane") == []
+    assert await speaker.look() == []
+
+
+async def test_a_lane_with_more_than_one_claim_can_bury_goes_in_the_end(speaker: Speaker) -> None:
+    await press(speaker.database, *range(1, COMMANDS_MAX + 2))
+    await run(speaker.database, "DELETE FROM agent_task", "DELETE FROM agent_status")
+    for _ in range(2):
+        assert (await speaker.claim()).orders == []
+    states = "SELECT state, count(*) FROM agent_command GROUP BY state"
+    assert await query(speaker.database, states) == [("failed", COMMANDS_MAX + 1)]
+    assert await query(speaker.database, "SELECT * FROM lane") == []
+
+
+async def test_an_idle_lane_goes_when_its_task_is_forgotten(speaker: Speaker) -> None:
+    """One that has a time yet is left: its commands are settled first."""
+    database = speaker.database
+    daemon = Daemon(database, make_desk(make_book("zego")))
+    await press(database, 1)
+    await speaker.settle(await speaker.claim_one(), Done())
+    guest = {"task_id": "'call'", "user_id": "'guest'"}
+    await run(
+        database,
+        insert("agent_command", id="'g'", kind="'start_listening'", **guest),
+        insert("lane", **guest, due_at="'2020-01-01 00:00:00'"),
+        "DELETE FROM agent_task",
+    )
+    await daemon.run_to_end("call", Done())
+    await daemon.claim("call")
+    assert await query(database, "SELECT * FROM agent_status") == []
+    assert await query(database, "SELECT user_id FROM lane") == [("guest",)]
+    assert (await speaker.claim()).orders == []
+    assert await state(database, "g") == "failed"
+    assert await query(database, "SELECT * FROM lane") == []
+
+
+async def test_the_commands_of_a_task_inserted_anew_are_not_buried(speaker: Speaker) -> None:
+    """The old one's status is forgotten, and the new one's is about to be made."""
+    await press(speaker.database, 1)
+    await run(speaker.database, "DELETE FROM agent_status")
+    assert (await speaker.claim()).orders == []
+    assert await state(speaker.database, "c1") == "queued"
+    assert await value(speaker.database, "SELECT due_at FROM lane") is not None
     assert await speaker.look() == []
 
 
@@ -219,6 +314,109 @@ async def test_the_lanes_of_others_accounts_crowd_nobody_out(speaker: Speaker) -
     )
     await press(speaker.database, 1)
     assert [one.task_id for one in await speaker.look(most=4)] == ["call"]
+
+
+# --- one lane's trouble
+
+
+@pytest.mark.parametrize("account", ["volc", "tencent"])
+async def test_a_payload_too_deep_to_be_read_fails_alone(database: Database, account: str) -> None:
+    daemon = await Daemon(database, make_desk(make_book(account))).ready()
+    await want(database, "call", account=account)
+    await daemon.start("call")
+    deep = '{"Text":' * DEPTH + "1" + "}" * DEPTH
+    own = {"task_id": "'call'", "kind": "'say'"}
+    await run(
+        database,
+        insert("agent_command", id="'deep'", **own, payload=quoted(deep)),
+        insert("agent_command", id="'good'", **own, payload="""'{"Text": "hello"}'"""),
+    )
+    speaker = Speaker(database, "one")
+    speaker.book = make_book(account)
+    assert (await speaker.claim_one()).flight.command.id == "good"
+    told = "SELECT state, reason FROM agent_command WHERE id = 'deep'"
+    assert await query(database, told) == [("failed", "InvalidPayload")]
+
+
+# --- two transactions at once
+
+
+async def test_a_lane_claimed_while_its_agent_s_start_is_settled_is_looked_at_again(
+    postgres: Database,
+) -> None:
+    """The claim does not see yet that the agent runs, and the settle saw nothing to touch."""
+    daemon = await Daemon(postgres, make_desk(make_book("zego"))).ready()
+    await want(postgres, "call", account="zego", spec=ZEGO_SPEC)
+    start = await daemon.claim_one("call")
+    await run(postgres, insert("lane", task_id="'call'", user_id="'human'"))
+    await press(postgres, 1)
+    speaker = Speaker(postgres, "one")
+
+    def settle_while_claimed(connection: Connection) -> None:
+        assert settle(connection, settling_of(daemon), [settled(start, Done(handle="h"))]) == []
+        assert await_only(speaker.claim()).orders == []
+
+    await postgres.write(settle_while_claimed)
+    assert await status(postgres, "call", "phase") == ("running",)
+    wait = await postgres.read(lane_queue.until_next)
+    assert wait is not None
+    assert wait <= timedelta(seconds=1)
+
+
+def settling_of(daemon: Daemon) -> Settling:
+    book = daemon.desk.book
+    accounts = {name: book.account(name, None, None) for name in book.names}
+    return Settling(daemon_id="d1", daemon_name="d1", accounts=accounts, denied=frozenset())
+
+
+async def test_the_settle_of_a_start_waits_for_no_lane_that_is_locked(
+    postgres: Database, postgres_url: str
+) -> None:
+    """As when another daemon is frozen in its claim of the lane."""
+    daemon = await Daemon(postgres, make_desk(make_book("zego"))).ready()
+    await want(postgres, "call", account="zego", spec=ZEGO_SPEC)
+    await press(postgres, 1)
+    await Speaker(postgres, "one").claim()
+    start = await daemon.claim_one("call")
+    frozen = await asyncpg.connect(postgres_url)
+    try:
+        async with frozen.transaction():
+            await frozen.execute("SELECT * FROM lane FOR UPDATE")
+            await daemon.settle(settled(start, Done(handle="h")))
+    finally:
+        await frozen.close()
+    assert await status(postgres, "call", "phase") == ("running",)
+
+
+# --- an agent begins or ceases to run
+
+
+@pytest.mark.parametrize("parked_kind", ["NULL", "'start_listening'"])
+async def test_a_touched_lane_is_looked_at_now(speaker: Speaker, parked_kind: str) -> None:
+    row = {"task_id": "'call'", "user_id": "'human'", "due_at": "'2040-01-01 00:00:00'"}
+    await run(speaker.database, insert("lane", **row, parked_kind=parked_kind))
+    await touch(speaker.database)
+    (found,) = await speaker.look()
+    assert (found.key, found.kind) == (("call", "human"), None)
+
+
+async def test_a_touched_lane_at_rest_stays_at_rest(speaker: Speaker) -> None:
+    await run(speaker.database, insert("lane", task_id="'call'", user_id="'human'"))
+    await touch(speaker.database)
+    assert await speaker.look() == []
+
+
+async def test_a_touched_lane_on_its_way_waits_for_its_answer(speaker: Speaker) -> None:
+    await press(speaker.database, 1)
+    await speaker.claim_one()
+    before = await query(speaker.database, "SELECT * FROM lane")
+    await touch(speaker.database)
+    assert await query(speaker.database, "SELECT * FROM lane") == before
+    assert await speaker.look() == []
+
+
+async def touch(database: Database) -> None:
+    await database.write(lanes.touch, ["call"], await database.read(database_now))
 
 
 # --- bounds and plans
