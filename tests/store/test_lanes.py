@@ -1,7 +1,8 @@
 """Lanes at the database: claimed by one, settled by who still owns them, found by an index."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -21,11 +22,13 @@ from orchestrator.daemon.lane_claim import (
 from orchestrator.daemon.lane_settle import CommandSettlement, LaneSettling, settle_lanes
 from orchestrator.daemon.settle import Settling, settle
 from orchestrator.store import lane_queue, lanes
-from orchestrator.store.engine import Connection, Database, open_database
+from orchestrator.store.columns import write_json
+from orchestrator.store.engine import Connection, Database, StatementError, open_database
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.lane_queue import LaneCandidate, LaneScope
 from orchestrator.store.lanes import COMMANDS_MAX
-from tests.store.claiming import Daemon, make_book, make_desk, settled, status, want
+from tests.daemon.customers import TENCENT
+from tests.store.claiming import SPEC, Daemon, make_book, make_desk, settled, status, want
 from tests.store.rows import insert, query, quoted, run, update, value
 from tests.store.test_plans import NOW, fill, plans, tidy
 
@@ -319,23 +322,47 @@ async def test_the_lanes_of_others_accounts_crowd_nobody_out(speaker: Speaker) -
 # --- one lane's trouble
 
 
-@pytest.mark.parametrize("account", ["volc", "tencent"])
-async def test_a_payload_too_deep_to_be_read_fails_alone(database: Database, account: str) -> None:
-    daemon = await Daemon(database, make_desk(make_book(account))).ready()
-    await want(database, "call", account=account)
+@pytest.mark.parametrize(
+    ("account", "spec", "good"),
+    [
+        ("volc", SPEC, {"kind": "'interrupt'"}),
+        ("tencent", TENCENT.spec, {"kind": "'say'", "payload": """'{"Text": "hello"}'"""}),
+    ],
+    ids=["volc", "tencent"],
+)
+async def test_a_payload_too_deep_to_be_read_fails_alone(
+    database: Database, account: str, spec: Mapping[str, Any], good: Mapping[str, str]
+) -> None:
+    book = make_book(account)
+    daemon = await Daemon(database, make_desk(book)).ready()
+    await want(database, "call", account=account, spec=quoted(write_json(spec)))
     await daemon.start("call")
-    deep = '{"Text":' * DEPTH + "1" + "}" * DEPTH
-    own = {"task_id": "'call'", "kind": "'say'"}
+    deep = '{"a":' * DEPTH + "1" + "}" * DEPTH
     await run(
         database,
-        insert("agent_command", id="'deep'", **own, payload=quoted(deep)),
-        insert("agent_command", id="'good'", **own, payload="""'{"Text": "hello"}'"""),
+        insert(
+            "agent_command", id="'deep'", task_id="'call'", kind="'prompt'", payload=quoted(deep)
+        ),
+        insert("agent_command", id="'good'", task_id="'call'", **good),
     )
     speaker = Speaker(database, "one")
-    speaker.book = make_book(account)
+    speaker.book = book
     assert (await speaker.claim_one()).flight.command.id == "good"
     told = "SELECT state, reason FROM agent_command WHERE id = 'deep'"
     assert await query(database, told) == [("failed", "InvalidPayload")]
+
+
+async def test_bytes_are_no_user(sqlite_url: str) -> None:
+    """SQLite would take them for a text, and every look at new commands would stumble over them."""
+    database = open_database(sqlite_url)
+    try:
+        speaker = await speaker_to(database, "call")
+        press_of_bytes = {"task_id": "'call'", "kind": "'start_listening'", "user_id": "x'ff'"}
+        with pytest.raises(StatementError):
+            await run(database, insert("agent_command", **press_of_bytes))
+        assert await speaker.look() == []
+    finally:
+        await database.close()
 
 
 # --- two transactions at once
