@@ -64,7 +64,7 @@ class Parts:
     seat: Seat
     """Where this loop waits."""
     on_pass: Callable[[], None]
-    """Told at each pass: while this loop is awake, triggers notify nobody else."""
+    """Told at each pass if `notified`: while this loop is awake, triggers notify nobody else."""
     desk: Desk
     notified: bool
     """Whether triggers wake this daemon only while its row says that it sleeps."""
@@ -125,7 +125,8 @@ class Scheduler:
 
     async def _pass(self, calls: TaskGroup) -> timedelta | None:
         """Do what can be done now. Return how long to rest, or null if there may be more."""
-        self._parts.on_pass()
+        if self._parts.notified:
+            self._parts.on_pass()
         room = free_places(self._parts.desk.book.names, self._in_flight)
         seen = await self._parts.database.read(look, self._glance(room))
         self._learn(seen)
