@@ -23,6 +23,7 @@ from orchestrator.core.lane import (
 )
 from orchestrator.core.lane_decide import (
     CLOSING_TRIES,
+    LOOK,
     NET,
     YIELDING_TRIES,
     decide_lane,
@@ -292,9 +293,14 @@ def test_what_was_sent_cannot_be_taken_back() -> None:
 # --- the task
 
 
-def test_a_command_waits_for_an_agent_that_is_coming_until_it_is_too_late() -> None:
+def test_a_command_waits_for_an_agent_that_is_coming_and_looks_if_it_is_there() -> None:
     rest = rests(view(command(START, 1), situation=COMING))
-    assert (rest.why, rest.until) == (Pause.AGENT, LATE)
+    assert (rest.why, rest.until) == (Pause.AGENT, NOW + LOOK)
+
+
+def test_a_command_that_waits_is_settled_at_its_time_and_not_at_the_next_look() -> None:
+    brief = command(START, 1, expires_at=NOW + LOOK / 2)
+    assert rests(view(brief, situation=COMING)).until == brief.expires_at
 
 
 def test_a_command_to_a_task_that_ended_fails() -> None:
@@ -372,13 +378,19 @@ def test_the_next_try_waits_for_its_time() -> None:
 def test_nothing_leaves_a_frozen_account() -> None:
     frozen = replace(ACCOUNT, frozen=True)
     rest = rests(view(command(STOP, 6), of=OPEN_AT_5, account=frozen))
-    assert (rest.why, rest.until) == (Pause.FROZEN, LATE)
+    assert (rest.why, rest.until) == (Pause.FROZEN, NOW + LOOK)
 
 
-def test_a_stop_that_waits_for_nothing_in_particular_is_looked_at_again() -> None:
-    late = command(STOP, 6, expires_at=NOW)
-    paused = view(late, of=OPEN_AT_5, situation=COMING)
-    assert rests(paused).until == NOW + NET
+def test_a_try_that_is_far_off_is_looked_at_before() -> None:
+    busy, sent = in_flight(STOP, 6, expires_at=NOW)
+    waits = replace(busy, listening=True, retry_at=NOW + 2 * NET)
+    assert rests(view(sent, of=waits)).until == NOW + NET
+
+
+def test_a_lane_of_which_more_is_to_be_seen_is_looked_at_again_at_once() -> None:
+    assert rests(view(is_cut=True)).until == NOW
+    waits = view(command(START, 1), situation=COMING, is_cut=True)
+    assert rests(waits).until == NOW + LOOK
 
 
 # --- once

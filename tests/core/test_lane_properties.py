@@ -101,6 +101,7 @@ def views(draw: Any, *, is_ready: bool = False) -> LaneView:
         account=replace(ACCOUNT, frozen=not is_ready and draw(st.booleans())),
         refusals={f"c{n}": Refusal(reason=Reason.UNSUPPORTED) for n in refused},
         cancelled=frozenset(f"c{n}" for n in draw(st.sets(st.integers(1, 5), max_size=1))),
+        is_cut=draw(st.booleans()),
     )
 
 
@@ -143,8 +144,9 @@ def test_settles_come_to_an_end_and_a_decision_made_twice_is_the_same(of: LaneVi
 def test_a_lane_with_commands_always_has_a_time_and_it_has_not_passed(of: LaneView) -> None:
     left, action = settle_all(of)
     if isinstance(action, Rest):
-        assert (action.until is not None) is bool(left.commands)
-        assert action.until is None or action.until > of.now
+        assert (action.until is not None) is (bool(left.commands) or of.is_cut)
+        is_over = not left.commands and of.is_cut
+        assert action.until is None or is_over or action.until > of.now
 
 
 @given(views(is_ready=True))

@@ -20,7 +20,8 @@ from orchestrator.core.model import Account
 from tests.simulation.lanes_checkers import Key, LaneCheckers
 
 GAP = timedelta(milliseconds=300)
-BATCH = 64
+BATCH = 3
+"""Commands that one look at a lane sees."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,9 +89,11 @@ class LaneStore:
     def read(self, key: Key, now: datetime) -> LaneView:
         self.leases.pop(key, None)
         lane = self.lanes[key]
+        commands = self.open_commands(lane)
         return LaneView(
             lane=lane,
-            commands=self.open_commands(lane),
+            commands=commands[:BATCH],
+            is_cut=len(commands) > BATCH,
             situation=self.situation,
             account=self.account,
             gap_timeout=GAP,
@@ -100,7 +103,7 @@ class LaneStore:
         )
 
     def open_commands(self, lane: Lane) -> tuple[Command, ...]:
-        """The command in flight, and the first of the queue."""
+        """The command in flight, and the queue in its order."""
         mine = [
             command
             for command in self.commands.values()
@@ -108,7 +111,7 @@ class LaneStore:
             and (command.user_id if command.kind.listens else OTHERS) == lane.user_id
         ]
         mine.sort(key=lambda c: (c.id != lane.command_id, c.sequence or 0, c.position))
-        return tuple(mine[:BATCH])
+        return tuple(mine)
 
     def write(self, lane: Lane, commands: tuple[Command, ...]) -> None:
         """Write a lane and commands of it, and let the checkers look."""
