@@ -6,6 +6,7 @@ Rule 2: an outcome that cannot be written keeps no other back.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -17,7 +18,7 @@ from orchestrator.daemon.lane_settle import CommandSettlement, LaneSettling, set
 from orchestrator.store.engine import Database, DatabaseAway
 
 BATCH_MAX: Final = 32
-"""Outcomes in one transaction: SQLite's one lock is held for about 2 ms."""
+"""New outcomes in one transaction: SQLite's one lock is held for about 2 ms."""
 LOCKED_WAIT_S: Final = 0.01
 """How soon what others had locked is tried again."""
 AWAY_WAIT_S: Final = 0.1
@@ -47,28 +48,41 @@ class LaneSettler:
 
     async def run(self) -> None:
         """Settle until `finish`, and then what is left. While one batch is written, one gathers."""
+        left: Sequence[CommandSettlement] = ()
         with self._receive:
-            async for first in self._receive:
-                batch = [first]
-                while len(batch) < BATCH_MAX and self._receive.statistics().current_buffer_used:
-                    batch.append(self._receive.receive_nowait())
-                await self._settle(batch)
-                self._nudge()
+            while batch := await self._gather(left):
+                left = await self._settle(batch)
+                if len(left) < len(batch):
+                    self._nudge()
 
-    async def _settle(self, batch: Sequence[CommandSettlement]) -> None:
-        left = list(batch)
-        while left:
-            try:
-                left = await self._write(left)
-            except DatabaseAway as error:
-                log.warning("commands_unsettled", commands=len(left), error=str(error))
-                await anyio.sleep(AWAY_WAIT_S)
-            except Exception:
-                log.exception("commands_unsettled", commands=len(left))
-                left = await self._settle_each(left)
-            left = [one for one in left if boot_ns() < one.order.lease_ends_ns]
-            if left:
-                await anyio.sleep(LOCKED_WAIT_S)
+    async def _gather(self, left: Sequence[CommandSettlement]) -> list[CommandSettlement]:
+        """Return what is left and still has its lease, and what came since; empty: it is the end.
+
+        What others have locked is tried again with the next ones, which do not wait for it.
+        """
+        batch = [one for one in left if boot_ns() < one.order.lease_ends_ns]
+        most = len(batch) + BATCH_MAX
+        with suppress(anyio.WouldBlock, anyio.EndOfStream):
+            if not batch:
+                batch.append(await self._receive.receive())
+            while len(batch) < most:
+                batch.append(self._receive.receive_nowait())
+        return batch
+
+    async def _settle(self, batch: Sequence[CommandSettlement]) -> Sequence[CommandSettlement]:
+        """Settle what can be settled now; return the others, after a pause."""
+        try:
+            left = await self._write(batch)
+        except DatabaseAway as error:
+            log.warning("commands_unsettled", commands=len(batch), error=str(error))
+            await anyio.sleep(AWAY_WAIT_S)
+            return batch
+        except Exception:
+            log.exception("commands_unsettled", commands=len(batch))
+            left = await self._settle_each(batch)
+        if left:
+            await anyio.sleep(LOCKED_WAIT_S)
+        return left
 
     async def _settle_each(self, batch: Sequence[CommandSettlement]) -> list[CommandSettlement]:
         """Settle each alone; return what is to be settled later."""
