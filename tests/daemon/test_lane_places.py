@@ -2,82 +2,29 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 
-import anyio
 import pytest
 
-from orchestrator.clock import utc_now
-from orchestrator.daemon.book import Book, Keys
-from orchestrator.daemon.gateway import Gateway
-from orchestrator.daemon.lane_claim import LaneDesk
-from orchestrator.daemon.lane_scheduler import (
-    LISTENING_IN_FLIGHT,
-    OTHERS_IN_FLIGHT,
-    LaneParts,
-    LaneScheduler,
-)
-from orchestrator.daemon.limiter import Limiter
-from orchestrator.daemon.tally import Tally
-from orchestrator.daemon.transport import Transport
+from orchestrator.daemon.lane_scheduler import LISTENING_IN_FLIGHT, OTHERS_IN_FLIGHT
 from orchestrator.store.engine import Database
-from orchestrator.wake.fan import Seat
 from tests.daemon.running import until
-from tests.loopback_vendor import hang, vendor
-from tests.store.claiming import Daemon, make_desk, providers, runtime, want
+from tests.daemon.test_lane_scheduler import open_bench, press
+from tests.loopback_vendor import hang
 from tests.store.rows import insert, query, quoted, run, value
 
 pytestmark = pytest.mark.anyio
 
 MORE = 5
 """Commands more than there are places."""
-TTL = timedelta(minutes=10)
-ZEGO_SPEC = """'{"AgentId": "fake", "RTC": {"UserStreamId": "mic"}}'"""
-
-
-def loop_of(database: Database, book: Book, transport: Transport) -> LaneScheduler:
-    """Return the lanes' loop of a daemon without limits, on this database."""
-    limiter = Limiter(database, {})
-    gateway = Gateway(transport=transport, limiter=limiter, book=book, redact=lambda text: text)
-    desk = LaneDesk(
-        daemon_id="one", daemon_name="one", book=book, gap_timeout=timedelta(0), command_ttl=TTL
-    )
-    return LaneScheduler(
-        LaneParts(
-            database=database,
-            limiter=limiter,
-            gateway=gateway,
-            tally=Tally(),
-            seat=Seat(),
-            desk=desk,
-        )
-    )
 
 
 @asynccontextmanager
 async def before_a_vendor_that_hangs(database: Database, *tasks: str) -> AsyncIterator[None]:
-    """Let these tasks run, and the lanes' loop beside the block."""
-    async with vendor(hang) as there, anyio.create_task_group() as group:
-        zego = providers(f"http://127.0.0.1:{there.port}")["zego"]
-        book = Book(Keys(accounts={"zego": runtime("zego", zego)}, secrets={}))
-        daemon = await Daemon(database, make_desk(book)).ready()
-        await want(database, *tasks, account="zego", spec=ZEGO_SPEC)
-        for id_ in tasks:
-            await daemon.start(id_)
-        async with Transport(now=utc_now, on_date=lambda _host, _offset: None) as transport:
-            group.start_soon(loop_of(database, book, transport).run, group)
+    """Let these tasks run, and the lanes' loop of a daemon without limits beside the block."""
+    async with open_bench(database, zego=hang) as bench:
+        await bench.talk_to(*tasks)
+        async with bench.turning({}):
             yield
-            group.cancel_scope.cancel()
-
-
-def press(task_id: str, user: str) -> str:
-    """Return the INSERT of a user's press."""
-    return insert(
-        "agent_command",
-        task_id=quoted(task_id),
-        kind="'start_listening'",
-        user_id=quoted(user),
-    )
 
 
 def interrupt(task_id: str) -> str:
