@@ -8,7 +8,8 @@ request leaves and never falls, whatever becomes of the command.
 Rule 2: a command has `sent_at` if and only if it may have had an effect under the lane's present
 number. So it is the command in flight, and a send of it is a re-send.
 Rule 3: what was passed over is never sent later either: a press that turns up after its release was
-settled would open a microphone that nobody closes.
+settled would open a microphone that nobody closes. A press that is settled unsent passes over
+nothing but itself.
 """
 
 from collections.abc import Iterator, Mapping
@@ -63,7 +64,8 @@ class Lane:
     last_sequence: int | None = None
     """The highest number that was sent, or may have been: for the life of the task."""
     passed_sequence: int | None = None
-    """The highest number an application gave that was settled without being sent."""
+    """The highest number an application gave that was settled unsent, and that bars what is below:
+    a release, or a press before which nothing is missing."""
     numbering: Numbering | None = None
     """Fixed by the first command that was sent."""
     command_id: str | None = None

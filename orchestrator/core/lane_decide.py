@@ -27,9 +27,9 @@ from orchestrator.core.lane import (
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CLOSING_TRIES, YIELDING_TRIES = 8, 3
-"""A late stop that was sent, and that nobody confirms, is given up after so many tries in vain; the
-second holds while a fresh press waits behind it. The vendor may have nothing to close, and say so
-in words that leave the effect open."""
+"""A stop that was sent, and that nobody confirms, is given up after so many tries in vain: a late
+one after the first, and any after the second while a fresh press or another release waits behind
+it. The vendor may have nothing to close, and say so in words that leave the effect open."""
 NET = timedelta(minutes=1)
 """A lane with commands is looked at at least this often, whatever else fails."""
 LOOK = timedelta(seconds=1)
@@ -99,6 +99,8 @@ def _misnumbered(view: LaneView) -> Iterator[Command]:
 
 
 def _superseded(view: LaneView) -> Iterator[Command]:
+    if not view.lane.listens:
+        return
     for command in view.queue:
         floor = _floor(view, command)
         if floor is not None and command.sequence is not None and command.sequence <= floor:
@@ -145,9 +147,8 @@ def _refuse(view: LaneView, command: Command) -> Command | None:
 
 def _expire(view: LaneView, command: Command) -> Command | None:
     """An old press must not open the microphone; but what may be open is always closed."""
-    if command.expires_at > view.now:
-        return None
-    if _must_go(view, command) and not _may_give_up(view, command):
+    has_time = command.expires_at > view.now or _must_go(view, command)
+    if has_time and not _may_give_up(view, command):
         return None
     if command.sent_at is not None:
         return _fail(view, command, Reason.OUTCOME_UNKNOWN, "nobody knows if it was taken")
@@ -155,38 +156,70 @@ def _expire(view: LaneView, command: Command) -> Command | None:
     return _close(view, command, CommandState.EXPIRED, reason, command.message or "it is too late")
 
 
-def _may_give_up(view: LaneView, stop: Command) -> bool:
-    """Whether a late stop was sent, and often enough to leave it at that.
+def _may_give_up(view: LaneView, command: Command) -> bool:
+    """Whether it is a stop that was sent, and often enough to leave it at that.
 
     The microphone still counts as open: the next release is always sent.
     """
-    if stop.sent_at is None:
+    if command.kind is not Kind.STOP_LISTENING:
         return False
-    is_waited_for = any(c.expires_at > view.now and c.id not in view.refusals for c in view.queue)
-    return view.lane.attempt >= (YIELDING_TRIES if is_waited_for else CLOSING_TRIES)
+    is_late = command.expires_at <= view.now
+    if command.reason in view.account.caps.not_ready_codes:
+        return is_late  # The vendor had an answer: whose microphone it is, is not there.
+    if command.sent_at is None:
+        return False
+    if view.lane.attempt >= CLOSING_TRIES:
+        return is_late
+    return view.lane.attempt >= YIELDING_TRIES and any(_urges(view, c) for c in view.queue)
+
+
+def _urges(view: LaneView, waiting: Command) -> bool:
+    """Whether it would leave if the stop before it made way: a fresh one, or another release."""
+    is_fresh = waiting.expires_at > view.now or waiting.kind is Kind.STOP_LISTENING
+    return is_fresh and waiting.id not in view.refusals
 
 
 def _settle(view: LaneView, commands: tuple[Command, ...]) -> Settle:
-    lane = view.lane
-    if view.numbering is Numbering.GIVEN:
-        passed = max([*_passed(view, commands), lane.passed_sequence or 0])
-        lane = replace(lane, passed_sequence=passed or None)
+    lane = replace(view.lane, passed_sequence=_passed(view, commands))
     if any(command.id == lane.command_id for command in commands):
         lane = lane.release()
     return Settle(lane=lane, commands=commands)
 
 
-def _passed(view: LaneView, commands: tuple[Command, ...]) -> Iterator[int]:
-    """Yield the numbers that count as dealt with: nothing at or below them is sent any more.
+def _passed(view: LaneView, commands: tuple[Command, ...]) -> int | None:
+    """Return the highest number passed over, once these are settled: below it nothing is pressed.
 
-    One that the application takes back bars nothing that waits below it.
+    A press passes only itself: what comes below it later has a release of its own, or that of the
+    later press. So its number counts if none is missing before it, lest it be waited for; if one
+    is, the wait is for that one anyway.
     """
-    settled = {command.id for command in commands}
-    left = [c.sequence for c in view.queue if c.sequence is not None and c.id not in settled]
-    for command in commands:
-        number = command.sequence or 0
-        if command.reason != Reason.CANCELLED or not any(n < number for n in left):
-            yield number
+    lane = view.lane
+    if not lane.listens or view.numbering is Numbering.DRAWN:
+        return lane.passed_sequence
+    floor, passed = lane.floor, lane.passed_sequence
+    for command in sorted(commands, key=lambda c: c.sequence or 0):
+        number = command.sequence
+        if number is None or command.reason == Reason.INVALID_SEQUENCE:
+            continue
+        is_above = floor is None or number > floor
+        if is_above and (number - 1 == floor or _bars(view, command, commands)):
+            floor = passed = number
+    return passed
+
+
+def _bars(view: LaneView, command: Command, settled: tuple[Command, ...]) -> bool:
+    """Whether it is a release: no press below it may be sent any more, for it would stay open.
+
+    One that the application takes back bars nothing that waits already.
+    """
+    if command.kind is not Kind.STOP_LISTENING:
+        return False
+    if command.reason != Reason.CANCELLED:
+        return True
+    number, ids = command.sequence or 0, {c.id for c in settled}
+    return not any(
+        c.sequence is not None and c.sequence < number for c in view.queue if c.id not in ids
+    )
 
 
 def _fail(view: LaneView, command: Command, reason: str, message: str) -> Command:
