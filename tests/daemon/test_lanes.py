@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.daemon.application import delete_task, quoted, update_task
+from tests.daemon.application import delete_task, insert, quoted, update_task
 from tests.daemon.running import USER, Scene, task
 from tests.daemon.talk import (
     START,
@@ -227,6 +227,32 @@ async def test_a_press_waits_for_its_agent(scene: Scene) -> None:
     )
     assert await states(scene, "p", "r", "q") == ["done"] * 3
     assert await wires(scene) == [(START, 1), (STOP, 2), (START, 3)]
+
+
+async def test_presses_go_on_when_their_account_is_free_again(scene: Scene) -> None:
+    await talking(scene)
+    await scene.app.write("UPDATE account_control SET frozen = true")
+    await scene.app.write(press("call", "p", 1))
+    await wait_until_seen(scene, "p")
+    assert await wires(scene) == []
+    await scene.app.write("UPDATE account_control SET frozen = false")
+    assert await states(scene, "p") == ["done"]
+
+
+async def test_what_is_said_to_an_account_that_nobody_has(scene: Scene) -> None:
+    """It ends with its task, which fails, if not before; and the daemon goes on."""
+    await talking(scene)
+    typo = {"id": "'typo'", "account": "'nowhere'", "room_id": "'r'", "user_id": "'u'"}
+    await scene.app.write(
+        insert("agent_task", **typo),
+        press("typo", "back", 1),
+        cancel("back"),
+        press("typo", "late", 2, expires_at=scene.app.in_seconds(1)),
+    )
+    assert set(await states(scene, "back", "late")) <= {"superseded", "expired", "failed"}
+    await scene.app.write(press("call", "p", 1))
+    assert await states(scene, "p") == ["done"]
+    assert await wires(scene) == [(START, 1)]
 
 
 @pytest.mark.parametrize("is_given", [True, False])

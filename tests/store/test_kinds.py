@@ -12,8 +12,9 @@ from orchestrator.daemon.choose import class_of
 from orchestrator.daemon.gateway import COMMAND_TIMEOUT, SETTLE_RESERVE_NS, SHORTEST_COMMAND
 from orchestrator.daemon.lane_claim import LEASE
 from orchestrator.providers.base import Provider
-from orchestrator.store import queue
+from orchestrator.store import lane_queue, queue
 from orchestrator.store.engine import Database
+from orchestrator.store.lane_queue import LaneScope
 from orchestrator.store.queue import Queue
 from orchestrator.store.wishes import COMMAND_KINDS, COMMAND_STATES
 from tests.core.lane_builders import command
@@ -50,6 +51,22 @@ async def test_every_kind_is_a_row(database: Database, kind: Kind) -> None:
     await want(database, "call")
     await run(database, insert("agent_command", task_id="'call'", kind=quoted(kind.value)))
     assert await value(database, "SELECT kind FROM agent_command") == kind.value
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", list(Kind))
+async def test_whatever_a_lane_is_parked_for_it_is_found(database: Database, kind: Kind) -> None:
+    await Daemon(database, make_desk(make_book("zego"))).ready()
+    await want(database, "call", account="zego")
+    row = {"task_id": "'call'", "user_id": quoted("human" if kind.listens else "")}
+    await run(
+        database,
+        insert("lane", **row, parked_kind=quoted(kind.value), due_at="'2020-01-01 00:00:00'"),
+    )
+    (found,) = await database.read(lane_queue.peek, LaneScope(most=1))
+    assert found.kind is kind
+    closed = LaneScope(most=1, closed=[("zego", kind)])
+    assert await database.read(lane_queue.peek, closed) == []
 
 
 @pytest.mark.anyio

@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 
 from orchestrator.core.outcome import Done, Indefinite, Refused
-from orchestrator.daemon.lane_claim import LaneDesk, claim_lanes
 from orchestrator.store import daemons, views
 from orchestrator.store.engine import Connection, Database
 from orchestrator.store.engine import now as database_now
 from tests.store.claiming import Daemon, make_book, make_desk, want
 from tests.store.rows import insert, query, quoted, run, update, value
-from tests.store.test_lanes import GAP, PRESSES, TTL, ZEGO_SPEC, Speaker, fill_lanes, press, walks
+from tests.store.test_lanes import PRESSES, ZEGO_SPEC, Speaker, fill_lanes, press, walks
 from tests.store.test_plans import fill, plans, tidy
 
 pytestmark = pytest.mark.anyio
@@ -47,10 +46,7 @@ async def say(database: Database, **literals: str) -> None:
 
 async def claim_without_room(speaker: Speaker) -> None:
     """Claim while as many calls are in flight as there may be: nothing is sent."""
-    desk = LaneDesk(
-        daemon_id="one", daemon_name="one", book=speaker.book, gap_timeout=GAP, command_ttl=TTL
-    )
-    claimed = await speaker.database.write(claim_lanes, desk, await speaker.look(), {}, {})
+    claimed = await speaker.claim(room={})
     assert claimed.orders == []
     assert claimed.lacking
 
@@ -155,6 +151,15 @@ async def test_the_trouble_of_what_waits_to_be_tried_again(speaker: Speaker) -> 
     row = await lane(speaker.database)
     assert (row["waiting_for"], row["reason"]) == ("retry", "410001046")
     assert str(row["until_at"]).startswith("2040-01-01")
+
+
+async def test_a_parked_lane_waits_for_its_turn_and_for_no_time(speaker: Speaker) -> None:
+    await press(speaker.database, 1)
+    await claim_without_room(speaker)
+    row = await lane(speaker.database)
+    assert (row["queued"], row["waiting_for"], row["until_at"]) == (1, "rate_limit", None)
+    await speaker.settle(await speaker.claim_one(), Done())
+    assert (await lane(speaker.database))["waiting_for"] is None
 
 
 # --- gaps
