@@ -186,15 +186,18 @@ async def test_a_filled_gap_is_none(speaker: Speaker) -> None:
 
 
 async def test_what_was_passed_over_is_not_missing(speaker: Speaker) -> None:
+    """A release of a closed microphone that comes too late is dealt with, like all below it."""
     await send(speaker, 1)
-    await say(speaker.database, sequence="3", expires_at=PAST)
-    await press(speaker.database, 5)
+    await press(speaker.database, 2, kind="stop_listening")
+    await speaker.settle(await speaker.claim_one(), Done())
+    await say(speaker.database, kind="'stop_listening'", sequence="4", expires_at=PAST)
+    await press(speaker.database, 6)
     assert (await speaker.claim()).orders == []
     passed = "SELECT last_sequence, passed_sequence FROM lane WHERE user_id = 'human'"
-    assert await query(speaker.database, passed) == [(1, 3)]
+    assert await query(speaker.database, passed) == [(2, 4)]
     row = await lane(speaker.database)
-    assert (row["gap"], row["next_sequence"]) == (1, 5)
-    assert "waits for sequence 4, which is missing" in await told(speaker.database, "c5")
+    assert (row["gap"], row["next_sequence"]) == (1, 6)
+    assert "waits for sequence 5, which is missing" in await told(speaker.database, "c6")
 
 
 async def test_what_comes_too_late_is_not_what_comes_next(speaker: Speaker) -> None:
