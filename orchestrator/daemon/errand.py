@@ -106,28 +106,33 @@ class Call:
         return reply
 
     async def _wait_for_slot(self, request: Request) -> NotSent | None:
-        """Wait for the time of the slot; draw one where the announce drew none for this action."""
+        """Wait for the time of the slot; draw one where the announce drew none for this action.
+
+        A slot whose grace has passed, because this process or its database stood still, is given
+        back for another.
+        """
         action = Action(account=self._errand.account, name=request.action)
         if not self._limiter.is_limited(action):
             return None
         ticket, self._ticket = self._ticket, None
-        if ticket is None or ticket.action != action or ticket.closes_ns < boot_ns():
-            ticket = await self._draw(action)
-        if ticket is None:
-            return NotSent(code="RateLimited", message=f"no slot of {action.name} in time")
-        await anyio.sleep(max(0, ticket.opens_ns - boot_ns()) / 1e9)
-        if boot_ns() > ticket.closes_ns:
-            return NotSent(code="SlotMissed", message="the slot's grace was over")
-        return None
+        if ticket is None or ticket.action != action:
+            ticket = await self._draw(action, missed=None)
+        while ticket is not None:
+            await anyio.sleep(max(0, ticket.opens_ns - boot_ns()) / 1e9)
+            if boot_ns() <= ticket.closes_ns:
+                return None
+            ticket = await self._draw(action, missed=ticket)
+        return NotSent(code="RateLimited", message=f"no slot of {action.name} in time")
 
-    async def _draw(self, action: Action) -> Ticket | None:
+    async def _draw(self, action: Action, missed: Ticket | None) -> Ticket | None:
         """Draw one slot that leaves time for the call. Returns at once if none will in time."""
         keep_half = self._errand.work_class is WorkClass.OBSERVE
         latest_ns = self._errand.deadline_ns - self._shortest_ns
         while boot_ns() < latest_ns:
-            tickets = await self._limiter.draw(action, 1, keep_half=keep_half)
-            if tickets:
-                return tickets[0]
+            ticket = await self._limiter.draw_one(action, keep_half=keep_half, missed=missed)
+            if ticket is not None:
+                return ticket
+            missed = None
             # With no time known, others were quicker at every swap: they are done in a moment.
             opens_ns = self._limiter.opens_ns(action, keep_half=keep_half)
             again_ns = max(opens_ns, boot_ns() + SWAP_WAIT_NS)

@@ -187,15 +187,13 @@ class LaneScheduler:
     ) -> dict[Action, list[Ticket]]:
         """Draw as many slots as these lanes will most likely use. No transaction is open."""
         wishes = self._wishes(candidates)
-        tickets: dict[Action, list[Ticket]] = {}
+        most: dict[Action, int] = {}
         for name in {one.account for one in candidates if one.account is not None}:
             for kind in Kind:
                 action = self._action(name, kind)
-                if action is None or action in tickets:
-                    continue
-                most = min(wishes[action], max(0, room[name, kind.listens]))
-                tickets[action] = await self._parts.limiter.draw(action, most, keep_half=False)
-        return tickets
+                if action is not None:
+                    most[action] = min(wishes[action], max(0, room[name, kind.listens]))
+        return await self._parts.limiter.draw_all(most, keep_half=False)
 
     def _wishes(self, candidates: Sequence[LaneCandidate]) -> Counter[Action]:
         wishes: Counter[Action] = Counter()

@@ -4,12 +4,14 @@ Arithmetic is in `core.bucket`, the row in `store.pace`. This file draws by comp
 a slot into a time on this machine's clock, and gives back what no call used.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Final
 
+import anyio
 import structlog
 
 from orchestrator.clock import boot_ns
@@ -35,6 +37,11 @@ class Action:
     account: str
     name: str
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Return the key of its row."""
+        return self.account, self.name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
@@ -44,6 +51,15 @@ class Ticket:
     slot: Slot
     opens_ns: int
     closes_ns: int
+
+
+class _Counter:
+    """Where calls queue that are on their way already, and want a slot of one action."""
+
+    def __init__(self) -> None:
+        self.turn = anyio.Lock()
+        self.waiting = 0
+        self.spare: list[Ticket] = []
 
 
 class Limiter:
@@ -59,6 +75,9 @@ class Limiter:
         self._limits = limits
         self._closed_until_ns: dict[tuple[Action, bool], int] = {}
         """For all of an action's slots (false), and for those outside the kept half (true)."""
+        self._missed: defaultdict[Action, list[Slot]] = defaultdict(list)
+        """Slots in which no call left, to be given back with the next draw."""
+        self._counters: defaultdict[tuple[Action, bool], _Counter] = defaultdict(_Counter)
 
     def renew(self, limits: Mapping[Action, int]) -> None:
         """Take the limits of a configuration that was read again."""
@@ -76,20 +95,59 @@ class Limiter:
         return max(whole_ns, self._closed_until_ns.get((action, True), 0))
 
     async def draw(self, action: Action, count: int, *, keep_half: bool) -> list[Ticket]:
-        """Return up to `count` tickets that open now or very soon.
+        """Return up to `count` tickets that open now or very soon. See `draw_all`."""
+        return (await self.draw_all({action: count}, keep_half=keep_half))[action]
 
-        `keep_half`: leave half of the limit to those who may not wait (stops, unknown outcomes).
+    async def draw_all(
+        self, wishes: Mapping[Action, int], *, keep_half: bool
+    ) -> dict[Action, list[Ticket]]:
+        """Return up to so many tickets of each action that open now or very soon.
+
+        `keep_half`: leave half of each limit to those who may not wait (stops, unknown outcomes).
         """
-        limit = self._limits.get(action, 0)
-        if count <= 0 or boot_ns() < self.opens_ns(action, keep_half=keep_half):
-            return []
-        kept = limit // 2 if keep_half else 0
+        drawn: dict[Action, list[Ticket]] = {action: [] for action in wishes}
+        open_now = {
+            action: count
+            for action, count in sorted(wishes.items(), key=lambda wish: wish[0].key)
+            if count > 0 and boot_ns() >= self.opens_ns(action, keep_half=keep_half)
+        }
         for _ in range(SWAPS_MAX):
+            if not open_now:
+                break
+            orders = [self._order(*wish, keep_half=keep_half) for wish in open_now.items()]
             before_ns = boot_ns()
-            drawn = await self._database.write(_draw, action, limit, count, kept, durable=False)
-            if drawn is not None:
-                return self._tickets(action, drawn, before_ns, keep_half=keep_half)
-        return []
+            for action, found in await self._database.write(_draw_all, orders, durable=False):
+                drawn[action] = self._tickets(action, found, before_ns, keep_half=keep_half)
+                del open_now[action]
+        return drawn
+
+    async def draw_one(
+        self, action: Action, *, keep_half: bool, missed: Ticket | None = None
+    ) -> Ticket | None:
+        """Return a ticket for a call that is on its way already; `missed` is one that it had.
+
+        Who asks while others are being served is served with the next: many calls that missed
+        their slots, because the machine stood still, must not be a transaction each.
+        """
+        if missed is not None:
+            self._missed[missed.action].append(missed.slot)
+            self._reopen(missed.action)
+        counter = self._counters[action, keep_half]
+        counter.waiting += 1
+        try:
+            async with counter.turn:
+                counter.spare = [t for t in counter.spare if t.closes_ns > boot_ns()]
+                if not counter.spare:
+                    counter.spare = await self.draw(action, counter.waiting, keep_half=keep_half)
+                return counter.spare.pop(0) if counter.spare else None
+        finally:
+            counter.waiting -= 1
+
+    def _order(self, action: Action, count: int, *, keep_half: bool) -> "_Order":
+        limit = self._limits.get(action, 0)
+        kept = limit // 2 if keep_half else 0
+        missed = tuple(self._missed.pop(action, ()))
+        return _Order(action=action, limit=limit, count=count, kept=kept, missed=missed)
 
     def _tickets(
         self, action: Action, drawn: "_Drawn", before_ns: int, *, keep_half: bool
@@ -116,9 +174,13 @@ class Limiter:
         for ticket in tickets:
             by_action.setdefault(ticket.action, []).append(ticket.slot)
         for action, slots in by_action.items():
-            for kept in (False, True):
-                self._closed_until_ns.pop((action, kept), None)
+            self._reopen(action)
             await self._change(action, partial(_give_back, tuple(slots)))
+
+    def _reopen(self, action: Action) -> None:
+        """Draw again before the time that was known: a slot is given back."""
+        for kept in (False, True):
+            self._closed_until_ns.pop((action, kept), None)
 
     async def throttle(self, action: Action, after: timedelta | None) -> None:
         """Move all slots of the action back: the vendor said "too many".
@@ -151,18 +213,32 @@ class _Drawn:
     next_slot: Slot
 
 
-def _draw(
-    connection: Connection, action: Action, limit: int, count: int, kept: int
-) -> _Drawn | None:
-    """Draw slots in one transaction; null if another daemon drew in the same moment."""
-    bucket, version, now = pace.read(connection, action.account, action.name, limit)
-    left, slots = bucket.draw(now, count, until=now + LOOKAHEAD_US, kept=kept)
-    next_slot = left.next_slot(now, kept)
-    drawn = _Drawn(now=now, slots=slots, next_slot=next_slot)
-    if not slots:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Order:
+    """How many slots of which action are asked for."""
+
+    action: Action
+    limit: int
+    count: int
+    kept: int
+    missed: tuple[Slot, ...]
+
+
+def _draw_all(connection: Connection, orders: Iterable[_Order]) -> list[tuple[Action, _Drawn]]:
+    """Draw slots in one transaction; leave out whose bucket another daemon drew from just now."""
+    drawn = [(order.action, _draw(connection, order)) for order in orders]
+    return [(action, found) for action, found in drawn if found is not None]
+
+
+def _draw(connection: Connection, order: _Order) -> _Drawn | None:
+    account, name = order.action.key
+    bucket, version, now = pace.read(connection, account, name, order.limit)
+    had = bucket.give_back(order.missed)
+    left, slots = had.draw(now, order.count, until=now + LOOKAHEAD_US, kept=order.kept)
+    drawn = _Drawn(now=now, slots=slots, next_slot=left.next_slot(now, order.kept))
+    if left == bucket:
         return drawn
-    swapped = pace.swap(connection, action.account, action.name, version, left)
-    return drawn if swapped else None
+    return drawn if pace.swap(connection, account, name, version, left) else None
 
 
 def _swap(connection: Connection, action: Action, limit: int, change: _Change) -> bool:

@@ -36,7 +36,7 @@ LOCKED_WAIT_S: Final = 0.02
 AWAY_WAIT_S: Final = 0.2
 QUEUE_MAX: Final = 1024
 """Outcomes that wait to be settled. A call whose outcome finds no place keeps its own."""
-_OURS: Final = frozenset({"LeaseTooShort", "SlotMissed", "RateLimited"})
+_OURS: Final = frozenset({"LeaseTooShort", "RateLimited"})
 """Reasons of our own for not sending: they say nothing about the vendor."""
 
 log = structlog.get_logger(__name__)

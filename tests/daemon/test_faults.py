@@ -98,7 +98,7 @@ async def meet(scene: Scene, action: str, fault: Fault) -> None:
     await scene.vendors.script(action, fault.name, **fault.more)
 
 
-OURS = ("SlotMissed", "RateLimited", "LeaseTooShort")
+OURS = ("RateLimited", "LeaseTooShort")
 
 
 async def assert_told(scene: Scene, action: str, faults: Iterable[Fault]) -> None:

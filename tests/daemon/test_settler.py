@@ -93,7 +93,7 @@ async def test_too_many_agents_closes_no_action(bench: Bench) -> None:
     assert await status(bench.daemon.database, "a", "waiting_for") == ("capacity",)
 
 
-@pytest.mark.parametrize(("code", "opens"), [("SlotMissed", False), ("ConnectFailed", True)])
+@pytest.mark.parametrize(("code", "opens"), [("RateLimited", False), ("ConnectFailed", True)])
 async def test_only_the_vendor_s_trouble_opens_the_breaker(
     bench: Bench, code: str, *, opens: bool
 ) -> None:

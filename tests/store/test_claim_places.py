@@ -109,7 +109,7 @@ async def test_a_start_that_missed_its_slot_does_not_wait_for_its_own_place(
     daemon = await Daemon(database, make_desk(book)).ready()
     await want(database, "a")
     order = await daemon.claim_one("a")
-    await daemon.settle(settled(order, NotSent(code="SlotMissed")))
+    await daemon.settle(settled(order, NotSent(code="RateLimited")))
     await run(database, "UPDATE agent_status SET retry_at = NULL")
     assert called(await daemon.claim("a")) == ["a"]
 

@@ -1,6 +1,7 @@
 """The limiter on a real database: no window holds too much, whoever draws, and nothing is lost."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import anyio
@@ -172,3 +173,60 @@ async def test_a_swap_that_others_were_quicker_with_writes_nothing(database: Dat
     assert await database.write(swap_twice) == (True, False)
     bucket, version, _ = await database.read(lambda c: pace.read(c, "volc", "Start", LIMIT))
     assert (version, len(bucket.slots)) == (1, LIMIT)
+
+
+# --- calls that are on their way already
+
+
+async def test_calls_that_missed_their_slots_are_served_together(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = limiter(database, 2 * LIMIT)
+    draws: list[int] = []
+    real = one.draw
+
+    async def counted(action: Action, count: int, *, keep_half: bool) -> list[Ticket]:
+        draws.append(count)
+        return await real(action, count, keep_half=keep_half)
+
+    monkeypatch.setattr(one, "draw", counted)
+    served: list[Ticket | None] = []
+
+    async def call() -> None:
+        served.append(await one.draw_one(CALL, keep_half=False))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(LIMIT):
+            tasks.start_soon(call)
+    assert len([ticket for ticket in served if ticket is not None]) == LIMIT
+    assert len(await drawn(limiter(database, 2 * LIMIT), 2 * LIMIT)) == LIMIT
+    assert len(draws) <= 2
+
+
+async def test_a_slot_that_was_missed_is_free_again(database: Database) -> None:
+    one = limiter(database)
+    (missed, *_) = await drawn(one, LIMIT)
+    assert await drawn(one, 1) == []
+    assert await one.draw_one(CALL, keep_half=False) is None
+    ticket = await one.draw_one(CALL, keep_half=False, missed=missed)
+    assert ticket is not None
+    assert await drawn(limiter(database), 1) == []
+
+
+async def test_a_spare_slot_that_is_over_is_nobodys(database: Database) -> None:
+    """Who waited for it was cancelled."""
+    one = limiter(database)
+    (over,) = await drawn(one, 1)
+    one._counters[CALL, False].spare = [replace(over, closes_ns=boot_ns() - 1)]
+    ticket = await one.draw_one(CALL, keep_half=False)
+    assert ticket is not None
+    assert ticket.closes_ns > boot_ns()
+
+
+async def test_several_actions_are_drawn_for_at_once(database: Database) -> None:
+    other = Action(account="volc", name="Other")
+    one = Limiter(database, {CALL: LIMIT, other: 2})
+    found = await one.draw_all({CALL: 3, other: 5}, keep_half=False)
+    assert [len(found[CALL]), len(found[other])] == [3, 2]
+    again = await one.draw_all({CALL: LIMIT, other: 1}, keep_half=False)
+    assert [len(again[CALL]), len(again[other])] == [LIMIT - 3, 0]
