@@ -5,30 +5,28 @@ from datetime import timedelta
 import anyio
 import pytest
 
-from orchestrator.core.outcome import Done, Indefinite
+from orchestrator.core.outcome import Done, Indefinite, Refused
 from orchestrator.daemon.lane_claim import ClaimedLanes
 from orchestrator.store import housekeeping
 from orchestrator.store.engine import Database, StatementError
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.housekeeping import Horizons
-from tests.store.claiming import Daemon, make_book, make_desk, want
 from tests.store.rows import insert, query, quoted, run, update, value
-from tests.store.test_lanes import ZEGO_SPEC, Speaker, end_leases
+from tests.store.test_lanes import Speaker, end_leases, speaker_to
 
 pytestmark = pytest.mark.anyio
 
 AHEAD = 9_000_000_000_000
 """A number that milliseconds since 1970 reach in the year 2255."""
+HIGHEST = 2**62
+"""The highest number that an application may give."""
 ROUNDS = 6
 
 
 @pytest.fixture
 async def pair(database: Database) -> tuple[Speaker, Speaker]:
     """Two daemons, and an agent `call` that runs."""
-    daemon = await Daemon(database, make_desk(make_book("zego"))).ready()
-    await want(database, "call", account="zego", spec=ZEGO_SPEC)
-    await daemon.start("call")
-    return Speaker(database, "one"), Speaker(database, "two")
+    return await speaker_to(database, "call"), Speaker(database, "two")
 
 
 async def command(
@@ -137,6 +135,27 @@ async def test_a_number_below_zero_is_no_row(pair: tuple[Speaker, Speaker], kind
     with pytest.raises(StatementError):
         await command(pair[0].database, "below", -1, kind)
     assert await value(pair[0].database, "SELECT count(*) FROM agent_command") == 0
+
+
+async def test_above_the_highest_number_is_room_for_a_release(
+    pair: tuple[Speaker, Speaker],
+) -> None:
+    """The vendor says that it has seen a higher one: the next must fit into the row as well."""
+    speaker, database = pair[0], pair[0].database
+    await command(database, "r", HIGHEST, "stop_listening")
+    await speaker.settle(await speaker.claim_one(), Refused(code="410001043"))
+    assert (await speaker.claim_one()).flight.sequence == HIGHEST + 1
+
+
+@pytest.mark.parametrize("number", [HIGHEST + 1, 2**63 - 1])
+async def test_a_number_above_the_highest_fails_and_the_lane_goes_on(
+    pair: tuple[Speaker, Speaker], number: int
+) -> None:
+    speaker, database = pair[0], pair[0].database
+    await command(database, "above", number, "stop_listening")
+    await command(database, "good", 1)
+    assert (await speaker.claim_one()).flight.command.id == "good"
+    assert await verdict(database, "above") == ("failed", "InvalidSequence")
 
 
 async def test_an_application_that_counts_from_one_again_gets_a_state_and_no_error(
