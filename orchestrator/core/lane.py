@@ -4,7 +4,8 @@ A lane is one (task, user) for its listening commands; the other kinds share one
 whose user is ''. The lane is claimed, never the command.
 
 Rule 1: `last_sequence` is the number on the wire of the command in flight. It is durable before the
-request leaves and never falls, whatever becomes of the command.
+request leaves and never falls, whatever becomes of the command. Where it had to leave the
+application's numbers behind, those still say what is in order, missing or too late.
 Rule 2: a command has `sent_at` if and only if it may have had an effect under the lane's present
 number. So it is the command in flight, and a send of it is a re-send.
 Rule 3: what was passed over is never sent later either: a press that turns up after its release was
@@ -63,6 +64,8 @@ class Lane:
     """The incarnation that its newest command went to."""
     last_sequence: int | None = None
     """The highest number that was sent, or may have been: for the life of the task."""
+    given_sequence: int | None = None
+    """The application's number of the newest command sent, where it left under a higher one."""
     passed_sequence: int | None = None
     """The highest number an application gave that was settled unsent, and that bars what is below:
     a release, or a press before which nothing is missing."""
@@ -88,9 +91,17 @@ class Lane:
         return self.user_id != OTHERS
 
     @property
+    def newest_given(self) -> int | None:
+        """Return the application's number of the newest command sent, whatever it left under."""
+        return self.last_sequence if self.given_sequence is None else self.given_sequence
+
+    @property
     def floor(self) -> int | None:
-        """Return the highest number sent or passed over: nothing at or below it is ever sent."""
-        known = [n for n in (self.last_sequence, self.passed_sequence) if n is not None]
+        """Return the highest of the application's numbers that was sent or passed over.
+
+        Nothing at or below it is ever sent.
+        """
+        known = [n for n in (self.newest_given, self.passed_sequence) if n is not None]
         return max(known, default=None)
 
     def release(self) -> "Lane":
@@ -121,16 +132,22 @@ class Situation:
     retired: int = 0
     """Incarnations up to this one have ended, or must: `agent_status.retired`."""
     ended_at: datetime | None = None
-    """When `retired` last rose. What was queued then expires."""
+    """When the last incarnation ended, or the next was asked for if that was earlier: what was
+    queued then expires, and what came later is for the next."""
 
 
 def situation_of(row: Row, ended_at: datetime | None, *, is_told_more: bool) -> Situation:
     """Return how a task stands.
 
+    `ended_at`: when an incarnation was last found ended, or to be ended: `agent_status.retired_at`.
     `is_told_more`: changes of the row are not absorbed yet, so what looks ended may be about to
     begin. A task and its first command may have been inserted together.
     """
     retired, agent = row.status.retired, row.wanted[-1] if row.wanted else None
+    asked_at = row.status.asked_at
+    if ended_at is not None and asked_at is not None and not row.status.retires:
+        # The end may be found, or carried out, long after somebody asked for the next.
+        ended_at = min(ended_at, asked_at)
     if row.task is None:
         return Situation(standing=Standing.ENDED, retired=retired, ended_at=ended_at)
     if agent is not None and agent.is_known:

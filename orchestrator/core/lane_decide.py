@@ -26,6 +26,9 @@ from orchestrator.core.lane import (
 )
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+HIGHEST = 2**62
+"""The highest number that is taken: a lane that must leave it behind still has room above, both at
+the vendor and in the database, where it is a signed 64-bit number."""
 CLOSING_TRIES, YIELDING_TRIES = 8, 3
 """A stop that was sent, and that nobody confirms, is given up after so many tries in vain: a late
 one after the first, and any after the second while a fresh press or another release waits behind
@@ -91,8 +94,9 @@ def _misnumbered(view: LaneView) -> Iterator[Command]:
         return
     is_given = view.numbering is Numbering.GIVEN
     for command in view.queue:
-        if command.sequence is not None and command.sequence <= 0:
-            yield _fail(view, command, Reason.INVALID_SEQUENCE, "a sequence is positive")
+        if command.sequence is not None and not 0 < command.sequence <= HIGHEST:
+            message = "a sequence is positive, and at most 2 to the 62nd"
+            yield _fail(view, command, Reason.INVALID_SEQUENCE, message)
         elif (command.sequence is not None) is not is_given:
             message = f"the numbers of this lane are {view.numbering}, all or none"
             yield _fail(view, command, Reason.MIXED_SEQUENCE, message)
@@ -113,7 +117,7 @@ def _floor(view: LaneView, command: Command) -> int | None:
 
     What was passed over bars a press, and not the release of a microphone that may be open.
     """
-    return view.lane.last_sequence if _must_go(view, command) else view.lane.floor
+    return view.lane.newest_given if _must_go(view, command) else view.lane.floor
 
 
 def _must_go(view: LaneView, command: Command) -> bool:
@@ -270,15 +274,19 @@ def _gap(view: LaneView, command: Command) -> tuple[int, int] | None:
 
 
 def _number(view: LaneView, command: Command) -> int | None:
-    """Return the number on the wire: the same again for what may have left under it."""
+    """Return the number on the wire: the same again for what may have left under it.
+
+    Else it is the command's own, unless the wire is past that.
+    """
     lane = view.lane
     if not lane.listens:
         return None
     if command.id == lane.command_id and not lane.renumber:
         return lane.last_sequence
-    if command.sequence is not None and not lane.renumber:
+    last = lane.last_sequence or 0
+    if command.sequence is not None and command.sequence > last:
         return command.sequence
-    return max((lane.floor or 0) + 1, (view.now - EPOCH) // timedelta(milliseconds=1))
+    return max(last + 1, (view.now - EPOCH) // timedelta(milliseconds=1))
 
 
 def _rest(view: LaneView, why: Pause, until: datetime | None = None) -> Rest:

@@ -57,6 +57,7 @@ def announce_lane(view: LaneView, send: Send) -> tuple[Lane, CommandFlight]:
         lane,
         incarnation=send.agent.incarnation,
         last_sequence=lane.last_sequence if send.sequence is None else send.sequence,
+        given_sequence=_left_behind(view, send),
         numbering=view.numbering if lane.listens else None,
         command_id=command.id,
         listening=view.may_listen or command.kind is Kind.START_LISTENING,
@@ -77,6 +78,12 @@ def announce_lane(view: LaneView, send: Send) -> tuple[Lane, CommandFlight]:
     return announced, flight
 
 
+def _left_behind(view: LaneView, send: Send) -> int | None:
+    """Return the application's number of what leaves under another."""
+    is_given = view.lane.listens and view.numbering is Numbering.GIVEN
+    return send.command.sequence if is_given and send.sequence != send.command.sequence else None
+
+
 def evolve_lane(lane: Lane, flight: CommandFlight, settled: Settled, account: Account) -> LaneStep:
     """Return the lane and its command after the call of `flight` came to `settled`.
 
@@ -86,7 +93,7 @@ def evolve_lane(lane: Lane, flight: CommandFlight, settled: Settled, account: Ac
     heard = replace(flight.command, request_id=outcome.request_id or flight.command.request_id)
     flight = replace(flight, command=heard)
     if flight.sequence is not None and outcome.code in account.caps.stale_codes:
-        return _stale(lane, flight, settled)
+        return _stale(lane, flight, settled, account)
     if outcome.code in account.caps.not_ready_codes:
         return _not_ready(lane, flight, settled)
     match outcome:
@@ -139,16 +146,24 @@ def _listens(lane: Lane, flight: CommandFlight) -> bool:
             assert_never(flight.command.kind)
 
 
-def _stale(lane: Lane, flight: CommandFlight, settled: Settled) -> LaneStep:
+def _stale(lane: Lane, flight: CommandFlight, settled: Settled, account: Account) -> LaneStep:
     """The vendor has seen this number, or a higher one.
 
-    Of a re-send: it was the first send that the vendor saw, for nothing else of the lane was in
-    flight. Of a first send: the lane is behind, and nothing happened.
+    After it had refused the same command as not ready: it counted what it refused, so that this
+    proves nothing, and a new number will do. Of a re-send: it was the first send that the vendor
+    saw, for nothing else of the lane was in flight. Of a first send: the lane is behind, and
+    nothing happened.
     """
+    was_refused = flight.command.reason in account.caps.not_ready_codes
     if flight.sent_before is not None:
+        if was_refused:
+            message = "its number was used up, by an earlier send or by a refusal"
+            return _fail(lane, flight, Reason.OUTCOME_UNKNOWN, message, settled)
         taken = Done(message="taken at an earlier send: the vendor knows its number")
         return _done(lane, flight, taken, settled.answered_at)
     lane = _untouched(lane, flight)
+    if was_refused:
+        return _wait(replace(lane, renumber=True), flight, settled, timedelta(), sent_at=None)
     is_press = flight.command.kind is Kind.START_LISTENING
     if lane.jumped or (is_press and lane.numbering is Numbering.GIVEN):
         message = f"the vendor has seen a higher sequence than {flight.sequence}"
@@ -161,12 +176,14 @@ def _stale(lane: Lane, flight: CommandFlight, settled: Settled) -> LaneStep:
 
 
 def _not_ready(lane: Lane, flight: CommandFlight, settled: Settled) -> LaneStep:
-    """The user is not publishing yet: no trouble of ours, and worth asking again soon.
+    """The user is away, or not publishing yet: no trouble of ours, and worth asking again soon.
 
-    Whether the vendor counts a number that it refuses so is open. Who may draw numbers draws the
-    next, unless an earlier send may have been taken under this one.
+    Whether the vendor counts a number that it refuses so is open. Where numbers are drawn, or the
+    application's are left behind already, the next one is drawn, unless an earlier send may have
+    been taken under this one.
     """
-    is_free = lane.numbering is Numbering.DRAWN and flight.sent_before is None
+    is_drawn = lane.numbering is Numbering.DRAWN or lane.given_sequence is not None
+    is_free = is_drawn and flight.sent_before is None
     lane = replace(_untouched(lane, flight), renumber=is_free)
     return _wait(lane, flight, settled, NOT_READY_PAUSE, sent_at=flight.sent_before)
 

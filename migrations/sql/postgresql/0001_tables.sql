@@ -233,6 +233,7 @@ CREATE TABLE lane (
     user_id TEXT NOT NULL,
     incarnation INTEGER DEFAULT 0 NOT NULL,
     last_sequence BIGINT,
+    given_sequence BIGINT,
     passed_sequence BIGINT,
     numbering TEXT,
     command_id TEXT,

@@ -240,6 +240,7 @@ CREATE TABLE lane (
     user_id TEXT NOT NULL,
     incarnation INTEGER DEFAULT 0 NOT NULL,
     last_sequence INTEGER,
+    given_sequence INTEGER,
     passed_sequence INTEGER,
     numbering TEXT,
     command_id TEXT,

@@ -144,7 +144,8 @@ judged AS (
         coalesce(l.listening, false) AS may_listen,
         l.command_id, l.retry_at, l.due_at, l.lease_until,
         CASE
-            WHEN l.passed_sequence > l.last_sequence THEN l.passed_sequence ELSE l.last_sequence
+            WHEN l.passed_sequence > coalesce(l.given_sequence, l.last_sequence) THEN l.passed_sequence
+            ELSE coalesce(l.given_sequence, l.last_sequence)
         END + 1 AS missing
     FROM agent_command AS c
     LEFT JOIN lane AS l ON l.task_id = c.task_id
@@ -221,7 +222,7 @@ WITH queue AS (
     SELECT
         e.task_id, e.user_id, count(*) AS queued, min(e.created_at) AS oldest_at,
         min(CASE
-            WHEN e.sequence > coalesce(l.last_sequence, 0)
+            WHEN e.sequence > coalesce(l.given_sequence, l.last_sequence, 0)
                 AND e.sequence > coalesce(l.passed_sequence, 0)
             THEN e.sequence
         END) AS next_sequence,
@@ -245,8 +246,9 @@ SELECT
     coalesce(q.queued, 0) AS queued, q.next_sequence,
     CASE
         WHEN l.numbering <> 'given' OR l.last_sequence IS NULL OR q.next_sequence IS NULL THEN 0
-        WHEN l.passed_sequence > l.last_sequence THEN q.next_sequence - l.passed_sequence - 1
-        ELSE q.next_sequence - l.last_sequence - 1
+        WHEN l.passed_sequence > coalesce(l.given_sequence, l.last_sequence)
+            THEN q.next_sequence - l.passed_sequence - 1
+        ELSE q.next_sequence - coalesce(l.given_sequence, l.last_sequence) - 1
     END AS gap,
     CASE WHEN q.waiting_for = 'gap' THEN l.gap_since END AS gap_since, q.oldest_at, CAST(strftime('%s', 'now') AS INTEGER) - CAST(strftime('%s', q.oldest_at) AS INTEGER) AS oldest_s,
     q.waiting_for, q.until_at, q.reason
