@@ -3,9 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.core.command import Command, CommandState, Kind
+from orchestrator.core.command import OTHERS, Command, CommandState, Kind
 from orchestrator.core.lane import (
-    OTHERS,
     Lane,
     LaneStep,
     LaneView,

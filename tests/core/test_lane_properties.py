@@ -7,9 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.command import Command, CommandState, Kind
+from orchestrator.core.command import OTHERS, Command, CommandState, Kind
 from orchestrator.core.lane import (
-    OTHERS,
     Lane,
     LaneView,
     Numbering,

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 
 from orchestrator.core.command import Command
 from orchestrator.core.lane import (
-    OTHERS,
     Lane,
     LaneView,
     Reason,
@@ -43,7 +42,7 @@ class LaneStore:
     # --- the application's side
 
     def insert(self, command: Command) -> None:
-        key = (command.task_id, command.user_id if command.kind.listens else OTHERS)
+        key = (command.task_id, command.lane_user)
         self.lanes.setdefault(key, Lane(task_id=key[0], user_id=key[1]))
         self.commands[command.id] = self.written[command.id] = command
         if command.sequence is not None:
@@ -107,8 +106,7 @@ class LaneStore:
         mine = [
             command
             for command in self.commands.values()
-            if command.done_at is None
-            and (command.user_id if command.kind.listens else OTHERS) == lane.user_id
+            if command.done_at is None and command.lane_user == lane.user_id
         ]
         mine.sort(key=lambda c: (c.id != lane.command_id, c.sequence or 0, c.position))
         return tuple(mine)
