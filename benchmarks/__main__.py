@@ -11,7 +11,6 @@ import anyio
 from benchmarks import crash, lanes, lifecycles, rest, resting, wakeup
 from benchmarks.databases import Kind
 from benchmarks.figures import Figure
-from benchmarks.presses import Load
 from benchmarks.setting import Setting, open_setting
 from orchestrator import log
 from orchestrator.settings import Log
@@ -21,7 +20,7 @@ Measure = Callable[[Setting, Kind], Awaitable[list[Figure]]]
 MEASURES: Final[Mapping[str, Measure]] = {
     "lifecycles": partial(lifecycles.measure, scale=lifecycles.Scale()),
     "wakeup": partial(wakeup.measure, scale=wakeup.Scale()),
-    "lanes": partial(lanes.measure, scale=Load()),
+    "lanes": partial(lanes.measure, scale=lanes.Scale()),
     "resting": partial(resting.measure, scale=resting.Scale()),
     "rest": partial(rest.measure, scale=rest.Scale()),
     "crash": partial(crash.measure, scale=crash.Scale()),

@@ -2,12 +2,12 @@
 
 Many lanes press and let go at a steady pace, on ZEGO, the vendor that enforces the order. The
 daemon works under a rate limit that allows the load, since drawing slots is part of the way, and
-once more under none. Two floors say the same things: the application itself, and a bare loop that
-wakes, marks a row and sends.
+once more under none; and once at ease. Two floors say the same things: the application itself, and
+a bare loop that wakes, marks a row and sends.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +24,8 @@ from orchestrator.simulator.keys import DEMO
 LIMIT: Final = 400
 """Calls per second of StartListening, and as many of StopListening. The daemon keeps that in any
 second and a quarter, so it allows itself 320/s of each; the load is 200/s of each."""
-WRONG: Final = "out of order / twice / refused / unsent"
-
+PERCENTILES: Final = ", ms p50 / p95 / p99"
+WRONG: Final = ", what went wrong"
 
 _NO_LIMITS: Final = {"zego_qps": 0, "zego_capacity": 0}
 _UNLIMITED: Final = (
@@ -45,6 +45,15 @@ _UNSETTLED: Final = "SELECT count(*) FROM agent_command WHERE state IN ('queued'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How much is said."""
+
+    busy: Load = field(default_factory=Load)
+    calm: Load = field(default_factory=lambda: Load(lanes=20, per_s=1))
+    """So little that hardly anybody waits for others: what is left is the way itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
     """What one way of saying it came to."""
 
@@ -52,26 +61,33 @@ class _Run:
     heard: Heard
 
 
-async def measure(setting: Setting, kind: Kind, scale: Load) -> list[Figure]:
+async def measure(setting: Setting, kind: Kind, scale: Scale) -> list[Figure]:
     """Return percentiles in milliseconds of daemon and floors, ratios, and what went wrong."""
-    limited = await _run_daemon(setting, kind, scale, LIMIT)
-    unlimited = await _run_daemon(setting, kind, scale, 0)
-    floors = {name: await _run_floor(setting, kind, scale, name) for name in FLOORS}
+    busy, calm = scale.busy, scale.calm
+    floors = {name: await _run_floor(setting, kind, busy, name) for name in FLOORS}
+    limited = await _run_daemon(setting, kind, busy, LIMIT)
+    daemons = {
+        "daemon at ease": await _run_daemon(setting, kind, calm, LIMIT),
+        "daemon under a limit": limited,
+        "daemon without a limit": await _run_daemon(setting, kind, busy, 0),
+    }
     return [
-        *_figures(f"daemon, limit {LIMIT}/s", limited),
-        *_figures("daemon, no limit", unlimited),
-        *(figure for name, run in floors.items() for figure in _figures(name, run)),
+        *(figure for who, run in (floors | daemons).items() for figure in _figures(who, run)),
         *(_ratio(name, limited, run) for name, run in floors.items()),
     ]
 
 
 def _figures(who: str, run: _Run) -> list[Figure]:
     heard = run.heard
-    wrong = (heard.disordered, heard.doubled, heard.refused, heard.unsent)
+    wrong = (
+        f"{heard.disordered} out of order, {heard.doubled} twice, {heard.unsent} unsent, "
+        f"{heard.refused} refused"
+    )
+    pace = f"{run.said.per_s:.0f} committed, of one action at most {heard.busiest} sent"
     return [
-        Figure(f"{who}: ms p50 / p95 / p99", say_percentiles(heard.late_ms)),
-        Figure(f"{who}: {WRONG}", " / ".join(map(str, wrong))),
-        Figure(f"{who}: committed/s, busiest action/s", f"{run.said.per_s:.0f}, {heard.busiest}"),
+        Figure(f"{who}{PERCENTILES}", say_percentiles(heard.late_ms)),
+        Figure(f"{who}, in a second", pace),
+        Figure(f"{who}{WRONG}", wrong),
     ]
 
 
@@ -80,7 +96,8 @@ def _ratio(floor: str, daemon: _Run, bare: _Run) -> Figure:
         percentile(daemon.heard.late_ms, part) / percentile(bare.heard.late_ms, part)
         for part in (0.50, 0.95, 0.99)
     ]
-    return Figure(f"daemon / {floor}", " / ".join(f"{part:.1f}" for part in parts))
+    said = " / ".join(f"{part:.1f}" for part in parts)
+    return Figure(f"under a limit / {floor}", said)
 
 
 async def _run_daemon(setting: Setting, kind: Kind, load: Load, limit: int) -> _Run:
