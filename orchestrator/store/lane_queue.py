@@ -88,8 +88,12 @@ _with_status = agent_status.c.task_id == lane.c.task_id
 _of_command = and_(lane.c.task_id == agent_command.c.task_id, lane.c.user_id == lane_user)
 
 _newest = (
-    select(agent_command.c.task_id, lane_user.label("user_id"), agent_command.c.kind)
-    .add_columns(agent_command.c.position)
+    select(
+        agent_command.c.task_id,
+        lane_user.label("user_id"),
+        agent_command.c.kind,
+        agent_command.c.position,
+    )
     .where(agent_command.c.seen_at.is_(None))
     .order_by(agent_command.c.position)
     .limit(NEW_MAX)
