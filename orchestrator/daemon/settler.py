@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import structlog
 
-from orchestrator.core.model import WorkClass
-from orchestrator.core.outcome import Denied, Done, Gone, NotSent, Outcome, Throttled
+from orchestrator.core.model import Verb, WorkClass
+from orchestrator.core.outcome import Denied, Done, NotSent, Outcome, Throttled
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.limiter import Action, Limiter
 from orchestrator.daemon.settle import Settlement, Settling, settle
@@ -148,7 +148,7 @@ class Settler:
         if isinstance(outcome, Throttled) and not outcome.capacity:
             action = Action(account=name, name=one.action)
             await self._desk.limiter.throttle(action, outcome.after)
-        self._tell_denial(name, outcome)
+        self._tell_denial(name, one.order.flight.verb, outcome)
         if isinstance(outcome, NotSent) and outcome.code in _OURS:
             return
         before, after = self._desk.book.record(name, outcome, one.settled.answered_at)
@@ -157,9 +157,12 @@ class Settler:
         elif after.is_open and not before.is_open:
             log.warning("circuit_open", account=name, code=outcome.code)
 
-    def _tell_denial(self, name: str, outcome: Outcome) -> None:
-        """Tell a denial once, however many calls were in flight when it began."""
-        if isinstance(outcome, Done | Gone):
+    def _tell_denial(self, name: str, verb: Verb, outcome: Outcome) -> None:
+        """Tell a denial once, however many calls were in flight when it began.
+
+        Only a start that is taken ends it: without money or quota a vendor still stops and looks.
+        """
+        if verb is Verb.START and isinstance(outcome, Done):
             self._denied.discard(name)
         if not isinstance(outcome, Denied) or name in self._denied:
             return

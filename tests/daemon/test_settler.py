@@ -11,6 +11,7 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
+from orchestrator.core.model import Verb
 from orchestrator.core.outcome import Denied, Done, Indefinite, NotSent, Throttled
 from orchestrator.daemon.claim import Order
 from orchestrator.daemon.limiter import Action, Limiter
@@ -109,6 +110,18 @@ async def test_a_denial_reaches_the_account(bench: Bench) -> None:
         bench.daemon.database,
         "SELECT account FROM account_state WHERE denied_code = 'NoMoney'",
     ) == [("volc",)]
+
+
+@pytest.mark.parametrize(("verb", "told"), [(Verb.POLL, 1), (Verb.STOP, 1), (Verb.START, 2)])
+async def test_a_denial_is_told_once_until_a_start_is_taken(
+    bench: Bench, verb: Verb, told: int
+) -> None:
+    (order,) = await bench.claim("a")
+    other = replace(order, flight=replace(order.flight, verb=verb))
+    denied = settled(order, Denied(code="NoMoney"))
+    with capture_logs() as lines:
+        await bench.settle([denied, settled(other, Done()), denied])
+    assert [line["event"] for line in lines].count("account_denied") == told
 
 
 # --- what cannot be written
