@@ -23,6 +23,7 @@ from orchestrator.core.lane import (
 )
 from orchestrator.core.lane_decide import (
     CLOSING_TRIES,
+    HIGHEST,
     LOOK,
     NET,
     YIELDING_TRIES,
@@ -37,6 +38,7 @@ from tests.core.lane_builders import (
     COMING,
     ENDED,
     GAP,
+    NOT_READY,
     RUNNING,
     START,
     STOP,
@@ -79,6 +81,11 @@ def test_commands_without_numbers_leave_as_they_came_under_the_time_or_the_next_
     assert (sends(given).command.id, sends(given).sequence) == ("c1", MS)
     ahead = replace(given, lane=lane(last_sequence=MS + 9, numbering=Numbering.DRAWN))
     assert sends(ahead).sequence == MS + 10
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_presses_are_in_the_lane_of_their_user_and_all_others_in_one(kind: Kind) -> None:
+    assert command(kind).lane_user == ("u1" if kind in {START, STOP} else "")
 
 
 def test_the_other_kinds_leave_as_they_came_without_numbers() -> None:
@@ -142,19 +149,85 @@ def test_a_press_that_comes_after_its_release_expired_is_superseded_too() -> Non
     assert settles(view(press, of=action.lane)) == {"c6": ("superseded", "Superseded")}
 
 
-def test_a_release_that_comes_after_a_later_press_expired_closes_what_is_open() -> None:
-    given = view(command(START, 7, expires_at=NOW), of=OPEN_AT_5)
+def test_a_release_that_comes_after_a_later_one_was_refused_closes_what_is_open() -> None:
+    refusals = {"c7": Refusal(reason=Reason.INVALID_PAYLOAD)}
+    action = decide_lane(view(command(STOP, 7), of=OPEN_AT_5, refusals=refusals))
+    assert isinstance(action, Settle)
+    assert action.lane.passed_sequence == 7
+    assert sends(view(command(STOP, 6), of=action.lane)).sequence == 6
+    assert settles(view(command(START, 6), of=action.lane)) == {"c6": ("superseded", "Superseded")}
+
+
+@pytest.mark.parametrize("of", [lane(), AT_5])
+def test_a_press_that_is_settled_unsent_bars_nothing_below_it(of: Lane) -> None:
+    first = of.floor or 0
+    action = decide_lane(view(command(START, first + 3, expires_at=NOW), of=of))
+    assert isinstance(action, Settle)
+    late = view(command(START, first + 1), command(STOP, first + 2), of=action.lane)
+    assert sends(late).sequence == first + 1
+
+
+def test_presses_and_releases_that_are_settled_one_after_the_other_leave_no_gap() -> None:
+    old = [command(kind, n, expires_at=NOW) for n, kind in ((6, START), (7, STOP), (8, START))]
+    given = view(*old, command(STOP, 9), of=AT_5)
     action = decide_lane(given)
     assert isinstance(action, Settle)
-    assert sends(view(command(STOP, 6), of=action.lane)).sequence == 6
+    assert action.lane.passed_sequence == 8
+    assert sends(given.after(action)).sequence == 9
+
+
+def test_numbers_mean_nothing_to_the_other_kinds() -> None:
+    old = command(Kind.SAY, 5, position=1, expires_at=NOW)
+    given = view(old, command(Kind.SAY, 3, position=2), of=others())
+    action = decide_lane(given)
+    assert isinstance(action, Settle)
+    assert action.lane.passed_sequence is None
+    assert (sends(given.after(action)).command.id, sends(given.after(action)).sequence) == (
+        "c2",
+        None,
+    )
+
+
+# --- numbers that the wire has left behind
+
+BEHIND = replace(AT_5, last_sequence=MS + 50, given_sequence=5)
+
+
+def test_the_applications_numbers_go_on_where_the_wire_is_past_them() -> None:
+    given = view(command(START, 6), command(STOP, 7), of=BEHIND)
+    send = sends(given)
+    assert (send.command.id, send.sequence) == ("c6", MS + 51)
+    announced, flight = announce_lane(given, send)
+    assert (announced.last_sequence, announced.given_sequence) == (MS + 51, 6)
+    assert (flight.sequence, flight.command.sequence) == (MS + 51, 6)
+
+
+def test_a_number_above_the_wires_leaves_as_it_is_again() -> None:
+    given = view(command(START, MS + 60), of=replace(BEHIND, passed_sequence=MS + 59))
+    announced, flight = announce_lane(given, sends(given))
+    assert (flight.sequence, announced.given_sequence) == (MS + 60, None)
+
+
+def test_a_gap_is_one_of_the_applications_numbers_whatever_the_wire_says() -> None:
+    rest = rests(view(command(STOP, 8), of=BEHIND))
+    assert (rest.why, rest.lane.gap_since) == (Pause.GAP, NOW)
+    given = view(command(STOP, 8), of=rest.lane, now=NOW + GAP)
+    assert sends(given).skipped == (6, 7)
+
+
+@pytest.mark.parametrize("kind", [START, STOP])
+def test_too_late_is_what_is_below_the_applications_newest_number(kind: Kind) -> None:
+    of = replace(BEHIND, listening=True)
+    assert settles(view(command(kind, 5), of=of)) == {"c5": ("superseded", "Superseded")}
 
 
 # --- numbers
 
 
-@pytest.mark.parametrize("number", [0, -1])
-def test_a_number_that_is_not_positive_fails_and_the_lane_goes_on(number: int) -> None:
-    given = view(command(START, number, position=1), command(START, 1, position=2))
+@pytest.mark.parametrize("kind", [START, STOP])
+@pytest.mark.parametrize("number", [0, -1, HIGHEST + 1])
+def test_a_number_out_of_range_fails_and_the_lane_goes_on(number: int, kind: Kind) -> None:
+    given = view(command(kind, number, position=1), command(START, 1, position=2))
     action = decide_lane(given)
     assert settles(given) == {"c1": ("failed", "InvalidSequence")}
     assert isinstance(action, Settle)
@@ -231,6 +304,49 @@ def test_a_late_stop_of_unknown_outcome_makes_way_for_a_press_that_is_fresh(
     if isinstance(action, Settle):
         assert settles(given) == {"c5": ("failed", "OutcomeUnknown")}
         assert action.lane.listening
+
+
+@pytest.mark.parametrize(
+    ("waiting", "tries", "yields"),
+    [
+        (command(START, 6), YIELDING_TRIES, True),
+        (command(START, 6), YIELDING_TRIES - 1, False),
+        (command(START, 6, expires_at=NOW), YIELDING_TRIES, False),
+        (command(STOP, 6, expires_at=NOW), YIELDING_TRIES, True),
+    ],
+)
+def test_a_fresh_stop_that_nobody_confirms_holds_no_press_and_no_release(
+    waiting: Command, tries: int, yields: bool
+) -> None:
+    """As of one with nothing to close, where the vendor takes an equal number for a new one."""
+    busy, sent = in_flight(STOP, 5)
+    given = view(sent, waiting, of=replace(busy, attempt=tries))
+    assert isinstance(decide_lane(given), Settle) is yields
+    if yields:
+        assert settles(given) == {"c5": ("failed", "OutcomeUnknown")}
+
+
+def test_a_start_of_unknown_outcome_makes_way_for_nothing() -> None:
+    busy, sent = in_flight(START, 5)
+    given = view(sent, command(STOP, 6), of=replace(busy, attempt=CLOSING_TRIES))
+    assert sends(given).sequence == 5
+
+
+@pytest.mark.parametrize(
+    ("is_sent", "verdict"),
+    [(False, ("expired", NOT_READY)), (True, ("failed", "OutcomeUnknown"))],
+)
+def test_a_late_stop_for_a_user_who_is_away_is_over(is_sent: bool, verdict: Any) -> None:
+    """The vendor has answered; the microphone counts as open, so that the next release is sent."""
+    busy, sent = in_flight(STOP, 5, expires_at=NOW, reason=NOT_READY)
+    if not is_sent:
+        sent = replace(sent, sent_at=None, state=CommandState.QUEUED)
+    given = view(sent, of=replace(busy, listening=True))
+    assert settles(given) == {"c5": verdict}
+    action = decide_lane(given)
+    assert isinstance(action, Settle)
+    assert action.lane.listening
+    assert sends(replace(given, now=NOW - S)).sequence == 5
 
 
 @pytest.mark.parametrize(("is_sent", "ends"), [(True, True), (False, False)])
@@ -364,6 +480,23 @@ def test_how_a_task_stands(given: Row, is_told_more: bool, standing: Standing) -
     assert situation.standing is standing
     assert (situation.agent is not None) is (standing is Standing.RUNNING)
     assert (situation.retired, situation.ended_at) == (given.status.retired, NOW)
+
+
+@pytest.mark.parametrize(
+    ("given", "ended_at"),
+    [
+        (row(known(), incarnation=2, retired=1, asked_at=NOW - 3 * S), NOW - 3 * S),
+        (row(known(), incarnation=2, retired=1, asked_at=NOW + S), NOW),
+        (row(known(), incarnation=2, retired=1, asked_at=None), NOW),
+        (row(known(), incarnation=1, retired=1, asked_at=NOW - 3 * S), NOW),
+    ],
+)
+def test_what_came_after_the_wish_for_the_next_incarnation_is_for_that_one(
+    given: Row, ended_at: Any
+) -> None:
+    """However late the daemon heard of it, or found the end."""
+    situation = situation_of(given, NOW, is_told_more=False)
+    assert situation.ended_at == ended_at
 
 
 # --- waits

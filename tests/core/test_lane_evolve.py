@@ -109,6 +109,20 @@ def test_a_lane_that_we_number_jumps_ahead_and_sends_again(kind: Kind) -> None:
     assert try_once(again, Refused(code=STALE)).command.reason == "StaleSequence"
 
 
+@pytest.mark.parametrize("last", [Done(), LOST, Refused(code=STALE), Refused(code="no")])
+def test_after_a_jump_the_applications_next_numbers_are_sent(last: Outcome) -> None:
+    """The release in flight was 6: whatever became of it, 7 is next, under a higher number."""
+    given = after(RELEASE, try_once(RELEASE, Refused(code=STALE)))
+    step = try_once(given, last)
+    assert (step.lane.newest_given, step.lane.given_sequence) == (6, 6)
+    if step.command.done_at is None:
+        return
+    then = after(given, step)
+    send = sends(replace(then, commands=(command(START, 7),)))
+    assert (send.command.sequence, send.skipped) == (7, None)
+    assert (send.sequence or 0) > (step.lane.last_sequence or 0)
+
+
 def test_stale_means_nothing_of_a_command_without_a_number() -> None:
     given = view(command(Kind.SAY), of=others())
     step = try_once(given, Refused(code=STALE))
@@ -151,6 +165,30 @@ def test_not_ready_to_a_resend_says_nothing_of_the_first_send(numbering: Numberi
     assert (step.command.state, step.lane.listening) == (CommandState.SENDING, True)
     again = after(given, step)
     assert (sends(again).sequence, sends(again).is_resend) == (5, True)
+
+
+@pytest.mark.parametrize("given", [PRESS, RELEASE])
+def test_stale_after_not_ready_is_our_own_number_that_the_vendor_counted(given: LaneView) -> None:
+    """It proves nothing: not that the lane is behind, and not that the command was taken."""
+    refused = after(given, try_once(given, Refused(code=NOT_READY)))
+    assert sends(refused).sequence == 6
+    stale = try_once(refused, Refused(code=STALE))
+    assert (stale.command.state, stale.lane.jumped) == (CommandState.QUEUED, False)
+    again = after(refused, stale)
+    assert (sends(again).sequence or 0) > 6
+    assert try_once(again, Done()).command.state is CommandState.DONE
+    # Of the new number the vendor may say so too: the one after that is drawn at once.
+    away = after(again, try_once(again, Refused(code=NOT_READY)))
+    assert (sends(away).sequence or 0) > (sends(again).sequence or 0)
+
+
+@pytest.mark.parametrize("kind", [START, STOP])
+def test_stale_after_not_ready_to_a_resend_leaves_open_what_became_of_the_first(kind: Kind) -> None:
+    given = resend(kind)
+    refused = after(given, try_once(given, Refused(code=NOT_READY)))
+    step = try_once(refused, Refused(code=STALE))
+    assert (step.command.state, step.command.reason) == (CommandState.FAILED, "OutcomeUnknown")
+    assert step.lane.listening is (kind is START)
 
 
 # --- no effect
