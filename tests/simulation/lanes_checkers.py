@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from orchestrator.core.command import Command, CommandState, Kind
 from orchestrator.core.lane import CommandFlight, Lane, LaneView, Numbering, Reason, broken
+from orchestrator.core.outcome import Indefinite, Outcome
 from tests.simulation.checkers import Broken
-from tests.simulation.lanes_vendor import LaneVendor
+from tests.simulation.lanes_vendor import NOT_READY, LaneVendor
 
 if TYPE_CHECKING:
     from tests.simulation.lanes_store import LaneStore
@@ -30,6 +31,8 @@ class LaneCheckers:
     """The highest number announced in a lane, and the command that has it."""
     wire: dict[str, int | None] = field(default_factory=dict)
     """The number that a command was last announced under."""
+    first_at: dict[str, datetime] = field(default_factory=dict)
+    """When a command was first announced, whatever became of it."""
     busy_until: dict[Key, datetime] = field(default_factory=dict)
     opened: dict[Key, int] = field(default_factory=dict)
     """Lanes whose microphone may be open, and the incarnation that listens."""
@@ -38,6 +41,10 @@ class LaneCheckers:
     tries: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     resent: set[str] = field(default_factory=set)
     """Commands that were announced again, so that "stale" was taken for a proof."""
+    vain: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """How often a command's outcome was heard to be unknown."""
+    away: set[str] = field(default_factory=set)
+    """Commands that were refused since their user was not there."""
 
     # --- when a send is committed
 
@@ -51,12 +58,14 @@ class LaneCheckers:
             raise Broken("P5", f"{command.id} may be {command.kind} twice")
         self._in_time(key, flight, now)
         self._before_others(view, command)
+        self._holds_nobody(view, command)
         if flight.sequence is not None:
             self._in_order(key, before, flight, now)
         if flight.sent_before is not None:
             self.resent.add(command.id)
         self.tries[command.id] += 1
         self.wire[command.id] = flight.sequence
+        self.first_at.setdefault(command.id, now)
         if command.kind is Kind.START_LISTENING:
             self.opened[key] = flight.agent.incarnation
 
@@ -76,6 +85,18 @@ class LaneCheckers:
         if first.id != command.id:
             raise Broken("order", f"{command.id} leaves before {first.id}")
 
+    def _holds_nobody(self, view: LaneView, command: Command) -> None:
+        """A stop that nobody confirms is left at that, once a fresh press waits behind it."""
+        is_late = command.kind is Kind.STOP_LISTENING and view.now > command.expires_at
+        if is_late and command.reason == NOT_READY:
+            raise Broken("away", f"{command.id} is tried for a user who is away, and too late")
+        if command.kind is not Kind.STOP_LISTENING or self.vain[command.id] < TRIES_ENOUGH:
+            return
+        for other in view.commands:
+            is_press = other.id not in {command.id, *view.refusals}
+            if is_press and other.expires_at > view.now:
+                raise Broken("held", f"{other.id} waits for {command.id}, which nobody confirms")
+
     def _in_order(self, key: Key, before: Lane, flight: CommandFlight, now: datetime) -> None:
         command, sequence = flight.command, flight.sequence
         assert sequence is not None
@@ -91,8 +112,8 @@ class LaneCheckers:
         self._no_gap(key, before, flight, now)
 
     def _no_gap(self, key: Key, before: Lane, flight: CommandFlight, now: datetime) -> None:
-        """A number that was never inserted is waited for."""
-        command, sequence = flight.command, flight.sequence or 0
+        """A number that was never inserted is waited for, whatever the wire's numbers are."""
+        command, sequence = flight.command, flight.command.sequence or 0
         is_first = before.last_sequence is None or before.command_id == command.id
         if is_first or sequence not in self.inserted[key]:
             return
@@ -113,6 +134,12 @@ class LaneCheckers:
         self.busy_until[key] = now
 
     # --- after every commit
+
+    def heard(self, command: Command, outcome: Outcome) -> None:
+        if isinstance(outcome, Indefinite):
+            self.vain[command.id] += 1
+        if outcome.code == NOT_READY:
+            self.away.add(command.id)
 
     def committed(self, lane: Lane, commands: tuple[Command, ...], settled: Command | None) -> None:
         for sentence in broken(lane, commands):
@@ -141,6 +168,7 @@ class LaneCheckers:
             if command.done_at is None:
                 raise Broken("rest", f"{command.id} is {command.state} for ever")
             self._went_so(command, vendor)
+            self._was_late(command, store)
         for key, lane in store.lanes.items():
             if lane.command_id is not None:
                 raise Broken("rest", f"lane {key} waits for {lane.command_id} for ever")
@@ -160,6 +188,22 @@ class LaneCheckers:
         if command.state in {CommandState.EXPIRED, CommandState.SUPERSEDED} and was_taken:
             raise Broken("truth", f"{command.id} is {command.state}, and the vendor took it")
 
+    def _was_late(self, command: Command, store: "LaneStore") -> None:
+        """What is superseded came after one with its number, or a higher one, was dealt with.
+
+        A press that was never sent is none of these, except under the same number.
+        """
+        number = store.written[command.id].sequence
+        if command.reason != Reason.SUPERSEDED or number is None:
+            return
+        for other in store.written.values():
+            is_same_lane = other.kind.listens and other.user_id == command.user_id
+            given = other.sequence if is_same_lane and other.id != command.id else None
+            was_sent = other.id in self.wire or other.kind is Kind.STOP_LISTENING
+            if given is not None and (given == number or (given > number and was_sent)):
+                return
+        raise Broken("late", f"{command.id} is superseded, and nothing above {number} was sent")
+
     def _closed(self, key: Key, store: "LaneStore", vendor: LaneVendor) -> None:
         """An open microphone has no later release, as the application meant the order."""
         press = vendor.instances[max(vendor.instances)].opened_by.get(key[1])
@@ -169,10 +213,23 @@ class LaneCheckers:
         for command in store.written.values():
             is_release = command.kind is Kind.STOP_LISTENING and command.user_id == key[1]
             reason = store.commands[command.id].reason
-            is_tried = reason == Reason.OUTCOME_UNKNOWN and self.tries[command.id] >= TRIES_ENOUGH
-            was_heard = reason not in UNHEARD and not is_tried
+            is_tried = command.id in self.away or self.tries[command.id] >= TRIES_ENOUGH
+            is_tried = is_tried and reason == Reason.OUTCOME_UNKNOWN
+            was_heard = reason not in {*UNHEARD, NOT_READY} and not is_tried
+            was_heard = was_heard and not self._was_overtaken(store.commands[command.id], store)
             if is_release and was_heard and order_of(command) > opened:
                 raise Broken("microphone", f"{press.id} opened it, {command.id} did not close it")
+
+    def _was_overtaken(self, release: Command, store: "LaneStore") -> bool:
+        """Whether a higher number had been sent when it came: it was too late then."""
+        if release.reason != Reason.SUPERSEDED or release.done_at is None:
+            return False
+        for other in store.written.values():
+            first_at = self.first_at.get(other.id)
+            is_later = other.user_id == release.user_id and order_of(other) > order_of(release)
+            if is_later and first_at is not None and first_at <= release.done_at:
+                return True
+        return False
 
 
 def order_of(command: Command) -> tuple[int, int]:

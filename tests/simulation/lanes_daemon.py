@@ -158,6 +158,7 @@ class LaneDaemon:
         if not store.holds(errand.key, self.name) or not lanes.is_awaited(lane, errand.flight):
             world.tell(f"{self.name} lost {errand.flight.command.id}, and drops {name}")
             return
+        world.checkers.heard(errand.flight.command, settled.outcome)
         step = lane_evolve.evolve_lane(lane, errand.flight, settled, world.account)
         told = f"{name} {settled.outcome.code}"
         world.tell(f"{self.name}: {step.command.id} is {step.command.state} after {told}")

@@ -12,10 +12,12 @@ from orchestrator.core.lane import (
     Lane,
     LaneStep,
     LaneView,
+    Rest,
     Send,
     Settle,
     Standing,
 )
+from orchestrator.core.model import Account
 from orchestrator.core.outcome import Done, Settled
 from tests.simulation.checkers import Broken
 from tests.simulation.lanes import build
@@ -28,6 +30,7 @@ SEEDS = 600
 
 _number, _ended, _release = lane_decide._number, lane_decide._ended, Lane.release
 _settle: Callable[..., Settle] = lane_decide._settle
+_next, _may_give_up = lane_decide._next, lane_decide._may_give_up
 _again, _announce, _unknown = lane_evolve._again, lane_evolve.announce_lane, lane_evolve._unknown
 
 
@@ -110,7 +113,9 @@ def _lost_is_unsent(given: Lane, flight: CommandFlight, settled: Settled, *rest:
     return replace(step, lane=replace(step.lane, listening=flight.listening_before))
 
 
-def _stale_is_done(given: Lane, flight: CommandFlight, settled: Settled) -> LaneStep:
+def _stale_is_done(
+    given: Lane, flight: CommandFlight, settled: Settled, _account: Account
+) -> LaneStep:
     """Stale on a first send counts as taken."""
     return lane_evolve._done(given, flight, Done(), settled.answered_at)
 
@@ -132,13 +137,43 @@ def _drop_expired_stop(_view: LaneView, _command: Command) -> bool:
     return False
 
 
-def _give_up_at_once(_view: LaneView, _stop: Command) -> bool:
-    return True
+def _give_up_at_once(view: LaneView, command: Command) -> bool:
+    is_stop = command.kind is Kind.STOP_LISTENING and command.sent_at is not None
+    return (is_stop and command.expires_at <= view.now) or _may_give_up(view, command)
+
+
+def _insist_while_fresh(view: LaneView, command: Command) -> bool:
+    """A stop that nobody confirms is tried until its own time is over."""
+    return command.expires_at <= view.now and _may_give_up(view, command)
+
+
+def _wait_for_the_user(view: LaneView, command: Command) -> bool:
+    """A late release is tried until its user is back."""
+    unsaid = replace(command, reason=None)
+    return _may_give_up(replace(view, commands=(*view.queue, unsaid)), unsaid)
 
 
 def _forget_passed(view: LaneView, commands: tuple[Command, ...]) -> Settle:
     settled = _settle(view, commands)
     return replace(settled, lane=replace(settled.lane, passed_sequence=None))
+
+
+def _jump_for_all(view: LaneView, send: Send) -> tuple[Lane, CommandFlight]:
+    """What the wire has left behind is too late, whoever numbers."""
+    announced, flight = _announce(view, send)
+    return replace(announced, given_sequence=None), flight
+
+
+def _bar_with_all(view: LaneView, commands: tuple[Command, ...]) -> int | None:
+    """A press that is settled unsent bars what is below it, like a release."""
+    numbers = [c.sequence for c in commands if c.sequence is not None and view.lane.listens]
+    known = view.lane.passed_sequence
+    return max([*numbers, known or 0]) or None
+
+
+def _forget_the_rest(view: LaneView) -> Send | Rest:
+    """What one look does not see is not there."""
+    return _next(replace(view, is_cut=False))
 
 
 def _of(name: str, owner: Any, attribute: str, wrong: Any) -> Mutant:
@@ -165,6 +200,11 @@ LANE_MUTANTS = (
     _of("a late stop is dropped", lane_decide, "_must_go", _drop_expired_stop),
     _of("a late stop that was sent is given up at once", lane_decide, "_may_give_up",
         _give_up_at_once),
+    _of("a stop holds a press to its own end", lane_decide, "_may_give_up", _insist_while_fresh),
+    _of("a late release waits for its user", lane_decide, "_may_give_up", _wait_for_the_user),
+    _of("a jump leaves the application behind", lane_evolve, "announce_lane", _jump_for_all),
+    _of("a press that was never sent bars others", lane_decide, "_passed", _bar_with_all),
+    _of("what is not seen is not there", lane_decide, "_next", _forget_the_rest),
     _of("no effect closes the microphone", lane_evolve, "_untouched", _closed_by_failure),
     _of("old presses reach a new agent", lane_decide, "_ended", _ended_by_standing),
 )  # fmt: skip

@@ -75,14 +75,17 @@ class Presser:
             world.insert(start)
             self._later(world.lots_between(0, 1), lambda: world.cancel(start))
         elif lot < 0.13:
-            world.refuse(self._made(*self._next(Kind.START_LISTENING)))
+            kind = lots.choice((Kind.START_LISTENING, Kind.STOP_LISTENING))
+            world.refuse(self._made(*self._next(kind)))
         elif lot < 0.2:
-            self._mute()
+            self._vanish(world.vendor.muted)
+        elif lot < 0.27:
+            self._vanish(world.vendor.away)
 
-    def _mute(self) -> None:
-        muted = self.world.vendor.muted
-        muted.add(self.user_id)
-        self._later(self.world.lots_between(0.1, 8), lambda: muted.discard(self.user_id))
+    def _vanish(self, whom: set[str]) -> None:
+        """Be silent, or away, for a while."""
+        whom.add(self.user_id)
+        self._later(self.world.lots_between(0.1, 8), lambda: whom.discard(self.user_id))
 
 
 @dataclass(slots=True, kw_only=True)

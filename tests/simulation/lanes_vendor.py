@@ -37,7 +37,7 @@ class Talker:
 
     last: dict[str, int] = field(default_factory=dict)
     opened_by: dict[str, Command] = field(default_factory=dict)
-    """Whose microphone is open, and by which press."""
+    """Whose microphone is open, and which press was the last to ask for it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,12 +47,14 @@ class LaneVendor:
     lots: Random
     takes_equal: bool
     counts_refused: bool
-    """Whether a press that is refused as not ready uses its number up."""
+    """Whether what is refused as not ready uses its number up."""
     is_ahead: bool
     """Whether somebody else has talked to a new instance, under higher numbers."""
     instances: dict[int, Talker] = field(default_factory=dict)
     muted: set[str] = field(default_factory=set)
     """Users who do not publish at present."""
+    away: set[str] = field(default_factory=set)
+    """Users who are not in the room at present; a microphone that is open stays so."""
     effects: list[Effect] = field(default_factory=list)
     accepted: set[str] = field(default_factory=set)
     """Ids of commands that were answered with success, whether or not anybody heard it."""
@@ -82,13 +84,14 @@ class LaneVendor:
     ) -> Outcome:
         command, user = request.command, request.command.user_id
         is_open = user in talker.opened_by
-        if command.kind is Kind.START_LISTENING:
-            if user in self.muted:
-                if self.counts_refused:
-                    talker.last[user] = sequence
-                return Refused(code=NOT_READY)
+        is_start = command.kind is Kind.START_LISTENING
+        if user in self.away or (is_start and user in self.muted):
+            if self.counts_refused:
+                talker.last[user] = sequence
+            return Refused(code=NOT_READY)
+        if is_start:
             talker.last[user] = sequence
-            talker.opened_by.setdefault(user, command)
+            talker.opened_by[user] = command
             return self._accept(request, now, has_effect=not is_open)
         talker.last[user] = sequence
         if not is_open:
