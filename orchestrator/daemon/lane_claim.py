@@ -133,6 +133,7 @@ class _LaneClaim:
         self.buried: list[tuple[str, str]] = []
         self.commands: dict[str, Command] = {}
         self.cancelled: frozenset[str] = frozenset()
+        self.told_more: Collection[str] = ()
 
     def run(self, locked: Sequence[HeldLane], *, takes_back: bool) -> None:
         """Decide about each lane that is free; what is new of all of them is known from now on.
@@ -186,7 +187,12 @@ class _LaneClaim:
         return [command for _, command in words]
 
     def _read_tasks(self, free: Sequence[HeldLane]) -> dict[str, Read]:
+        """Return how the tasks of lanes stand. Their rows are not locked.
+
+        So changes come first: one that is absorbed while we read is seen, or what it became.
+        """
         ids = sorted({held.lane.task_id for held in free})
+        self.told_more = rows.read_changes(self.connection, ids).keys()
         found = read(self.connection, rows.read_statuses(self.connection, ids), self.now)
         return {one.row.status.task_id: one for one in found}
 
@@ -218,7 +224,9 @@ class _LaneClaim:
         if runtime is not None:
             account = self.desk.book.account(name, self.standings.get(name), None)
             refusals = dict(_refusals(runtime, self.desk.book, commands))
-        situation = situation_of(one.row, one.row.status.retired_at, is_told_more=bool(one.changes))
+        status = one.row.status
+        is_told_more = status.task_id in self.told_more or bool(one.changes)
+        situation = situation_of(one.row, status.retired_at, is_told_more=is_told_more)
         return LaneView(
             lane=lane,
             commands=commands,

@@ -22,6 +22,7 @@ from orchestrator.daemon.lane_claim import (
 from orchestrator.daemon.lane_settle import CommandSettlement, LaneSettling, settle_lanes
 from orchestrator.daemon.settle import Settling, settle
 from orchestrator.store import lane_queue, lanes
+from orchestrator.store import rows as task_rows
 from orchestrator.store.columns import write_json
 from orchestrator.store.engine import Connection, Database, StatementError, open_database
 from orchestrator.store.engine import now as database_now
@@ -413,6 +414,27 @@ async def test_the_settle_of_a_start_waits_for_no_lane_that_is_locked(
     finally:
         await frozen.close()
     assert await status(postgres, "call", "phase") == ("running",)
+
+
+async def test_a_task_that_is_absorbed_between_two_statements_has_not_ended(
+    postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its status was read as it was before, and the change that will begin it is gone already."""
+    daemon = await Daemon(postgres, make_desk(make_book("zego"))).ready()
+    await want(postgres, "call", account="zego", spec=ZEGO_SPEC)
+    await press(postgres, 1)
+    real = task_rows.read_statuses
+
+    def absorb_afterwards(connection: Connection, ids: Sequence[str]) -> list[Sequence[Any]]:
+        found = real(connection, ids)
+        monkeypatch.setattr(task_rows, "read_statuses", real)
+        await_only(daemon.claim_one("call"))
+        return found
+
+    monkeypatch.setattr(task_rows, "read_statuses", absorb_afterwards)
+    await Speaker(postgres, "one").claim()
+    assert await status(postgres, "call", "phase") == ("starting",)
+    assert await state(postgres, "c1") == "queued"
 
 
 # --- an agent begins or ceases to run
