@@ -198,8 +198,7 @@ class LaneScheduler:
     def _wishes(self, candidates: Sequence[LaneCandidate]) -> Counter[Action]:
         wishes: Counter[Action] = Counter()
         for one in candidates:
-            listens = one.user_id != ""
-            kinds = _KINDS[listens] if one.kind is None else (one.kind,)
+            kinds = _KINDS[one.listens] if one.kind is None else (one.kind,)
             actions = {self._action(one.account or "", kind) for kind in kinds}
             wishes.update(action for action in actions if action is not None)
         return wishes

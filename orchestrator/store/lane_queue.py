@@ -41,7 +41,7 @@ _NOW = select(clock()).scalar_subquery()
 _LIMIT: BindParameter[int] = bindparam("most")
 _LISTENING: Any = tuple(literal_column(f"'{kind}'") for kind in Kind if kind.listens)
 
-is_free = or_(lane.c.lease_until.is_(None), lane.c.lease_until <= _NOW)
+_is_free = or_(lane.c.lease_until.is_(None), lane.c.lease_until <= _NOW)
 """No daemon owns the lane, or the one that did has been silent for too long."""
 
 lane_user: ColumnElement[str] = case(
@@ -69,6 +69,11 @@ class LaneCandidate:
     def key(self) -> tuple[str, str]:
         """Return whose lane it is: task and user."""
         return self.task_id, self.user_id
+
+    @property
+    def listens(self) -> bool:
+        """Whether it is a user's lane, and not the one for the other kinds."""
+        return self.user_id != OTHERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +138,7 @@ _parked: Select[Any] = (
     .select_from(_of_lane)
     .where(
         lane.c.parked_kind.is_not(None),
-        is_free,
+        _is_free,
         _is_ours,
         or_(
             agent_status.c.account.is_(None),
@@ -153,7 +158,7 @@ _due: Select[Any] = (
         literal(value=False),
     )
     .select_from(_of_lane)
-    .where(lane.c.due_at <= _NOW, lane.c.parked_kind.is_(None), is_free, _is_ours)
+    .where(lane.c.due_at <= _NOW, lane.c.parked_kind.is_(None), _is_free, _is_ours)
     .order_by(lane.c.due_at)
     .limit(_LIMIT)
 )
@@ -171,7 +176,7 @@ _taken_back: Select[Any] = (
         .outerjoin(lane, _of_command)
         .outerjoin(agent_status, agent_status.c.task_id == agent_command.c.task_id)
     )
-    .where(task_change.c.what == What.CANCEL_COMMAND.value, is_free, _is_ours)
+    .where(task_change.c.what == What.CANCEL_COMMAND.value, _is_free, _is_ours)
     .limit(_LIMIT)
 )
 _PEEK = union_all(*(select(one.subquery()) for one in (_parked, _new, _due, _taken_back)))

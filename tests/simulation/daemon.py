@@ -5,7 +5,7 @@ two of them other daemons, users and vendors go on.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from orchestrator.core.outcome import (
     Settled,
     Throttled,
 )
+from tests.simulation.process import Process
 from tests.simulation.store import LIMIT
 from tests.simulation.vendors import Request
 
@@ -49,31 +50,10 @@ class Errand:
 
 
 @dataclass(slots=True, kw_only=True)
-class Daemon:
-    """A process: it is up or down, and sometimes stopped by SIGSTOP."""
+class Daemon(Process["World"]):
+    """The steps that a daemon takes, and what it remembers of them."""
 
-    name: str
-    world: "World"
-    is_up: bool = True
-    lives: int = 0
-    frozen_until: datetime | None = None
-    passes: int = field(default=0)
-
-    # --- time passes
-
-    def after(self, delay: timedelta, step: Callable[[], None]) -> None:
-        """Take a step later, if this life of the daemon lasts; not before it thaws."""
-        life = self.lives
-
-        def run() -> None:
-            if not self.is_up or self.lives != life:
-                return
-            if self.frozen_until is not None and self.frozen_until > self.world.now:
-                self.world.at(self.frozen_until, run)
-                return
-            step()
-
-        self.world.at(self.world.now + delay, run)
+    passes: int = 0
 
     def wake(self, delay: timedelta) -> None:
         """Look at the database after `delay`; an earlier plan to look is dropped."""

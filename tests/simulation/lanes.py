@@ -137,9 +137,7 @@ class LaneWorld:
 
     def _crash(self, daemon: LaneDaemon) -> None:
         self.tell(f"{daemon.name} is killed")
-        daemon.is_up = False
-        daemon.lives += 1
-        daemon.frozen_until = None
+        daemon.die()
         self.at(self.now + self.lots_between(0.1, 6), lambda: self._restart(daemon))
 
     def _restart(self, daemon: LaneDaemon) -> None:

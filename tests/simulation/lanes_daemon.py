@@ -12,9 +12,10 @@ from orchestrator.core.lane import CommandFlight, Rest, Settle
 from orchestrator.core.outcome import Indefinite, NotSent, Outcome, Settled
 from tests.simulation.lanes_checkers import CALL_TIMEOUT, Key
 from tests.simulation.lanes_vendor import LaneRequest
+from tests.simulation.process import Process
 
 if TYPE_CHECKING:
-    from tests.simulation.lanes import LaneWorld
+    from tests.simulation.lanes import LaneWorld  # noqa: F401 - named in a string, as the base
 
 LEASE = timedelta(seconds=3)
 
@@ -32,29 +33,10 @@ class LaneErrand:
 
 
 @dataclass(slots=True, kw_only=True)
-class LaneDaemon:
-    """A process: it is up or down, and sometimes stopped by SIGSTOP."""
+class LaneDaemon(Process["LaneWorld"]):
+    """The steps that a daemon takes at its lanes."""
 
-    name: str
-    world: "LaneWorld"
-    is_up: bool = True
-    lives: int = 0
-    frozen_until: datetime | None = None
     passes: int = 0
-
-    def after(self, delay: timedelta, step: Callable[[], None]) -> None:
-        """Take a step later, if this life of the daemon lasts; not before it thaws."""
-        life = self.lives
-
-        def run() -> None:
-            if not self.is_up or self.lives != life:
-                return
-            if self.frozen_until is not None and self.frozen_until > self.world.now:
-                self.world.at(self.frozen_until, run)
-                return
-            step()
-
-        self.world.at(self.world.now + delay, run)
 
     def wake(self, delay: timedelta) -> None:
         """Look at the database after `delay`; an earlier plan to look is dropped."""

@@ -110,9 +110,7 @@ class World:
 
     def _crash(self, daemon: Daemon) -> None:
         self.tell(f"{daemon.name} is killed")
-        daemon.is_up = False
-        daemon.lives += 1
-        daemon.frozen_until = None
+        daemon.die()
         self.at(self.now + self.lots_between(0.1, 30), lambda: self._restart(daemon))
 
     def _restart(self, daemon: Daemon) -> None:
