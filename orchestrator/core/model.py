@@ -94,6 +94,7 @@ class What(StrEnum):
     TIMING = "timing"
     OWNER = "owner"
     LEDGER = "ledger"  # the daemon's own word: the ledger learnt something out of turn
+    FACT = "fact"  # the daemon's own word: the vendor told something (see `core.fact`)
     ASSUME_GONE = "assume_gone"
     CANCEL_COMMAND = "cancel_command"
 
@@ -105,6 +106,7 @@ class Evidence(StrEnum):
     STOPPED = "stopped"  # the vendor carried out a stop that no earlier send can outlive
     ABSENT = "absent"  # asked after the horizon, the vendor knows nothing of it
     EVICTED = "evicted"  # a later agent under the same user id was alive after its horizon
+    TOLD = "told"  # the vendor said so by itself, signed, after its newest send had run out
     ASSUMED = "assumed"  # a person said so
 
 
@@ -236,6 +238,8 @@ class Agent:
     """When it was last asked to go, or asked for, and the answer was a hint but no proof."""
     kicked_at: datetime | None = None
     """When its user id was last removed from the room, unless it was seen there since."""
+    told_at: datetime | None = None
+    """When the vendor last told something of it by itself."""
     retry_at: datetime | None = None
     attempt: int = 0
     ended_at: datetime | None = None
@@ -296,6 +300,8 @@ class Status:
     version: int = 0
     asked_at: datetime | None = None
     """When the present incarnation was asked for: `start_within` counts from here."""
+    restarts: int = 0
+    """How often in a row `restart_policy` began anew what had ended too soon."""
     start_by_holds: bool = True
     """`start_by` holds for what an insert or `stopped` to `running` asked for, not for restarts."""
     started_at: datetime | None = None
@@ -310,12 +316,23 @@ class Status:
         return self.incarnation <= self.retired
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """A row of `orphan_task`: an agent that runs, or may run, and has no task."""
+
+    id: str
+    stop: bool
+    """Whether it is to be stopped; else it is only watched."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """All that a decision about one task sees: what is, what should be, what may run."""
 
     status: Status
     task: Task | None
+    orphan: Orphan | None = None
+    """Where the row stands for an agent without a task."""
     agents: tuple[Agent, ...] = ()
     """Open ledger rows, oldest first."""
 

@@ -27,6 +27,10 @@ class Done(_Told):
     """
 
     handle: str | None = None
+    name: str | None = None
+    """The name of ours under which the vendor knows what was asked about by its handle."""
+    seen: tuple[str, ...] = ()
+    """The user ids in the room that was looked into."""
     result: Mapping[str, Any] | None = None
     """What the vendor returned for a command (for example `Round`)."""
 
@@ -34,6 +38,9 @@ class Done(_Told):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gone(_Told):
     """The target is absent: proof if asked after the horizon, a hint before it."""
+
+    seen: tuple[str, ...] = ()
+    """The user ids in the room that was looked into."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ def _apply(row: Row, change: Change, now: datetime) -> Step:
             return _assume_gone(row, now)
         case What.LEDGER:
             return Step(row=_ask_known_anew(row))
-        case What.TIMING | What.OWNER | What.CANCEL_COMMAND:
+        case What.TIMING | What.OWNER | What.FACT | What.CANCEL_COMMAND:
             return Step(row=row)
         case _:
             assert_never(change.what)

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from orchestrator.core.command import Command
+from orchestrator.core.fact import Fact
 from orchestrator.core.model import Agent, Caps, Verb
 from orchestrator.core.outcome import Indefinite, NotSent, Outcome
 
@@ -43,6 +44,38 @@ Reply = Response | NotSent | Indefinite
 """What a request comes to. Where there is no response, the transport's verdict stands for it."""
 
 Conversation = Generator[Request, Reply, Outcome]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """One callback as it came in: nothing of it is believed yet."""
+
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+    """Raw: signatures are judged on these bytes."""
+    received_at: datetime
+    """UTC, by the vendor's clock as far as it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forged:
+    """A callback that this account's vendor did not sign, or that cannot be judged."""
+
+    why: str
+    """For the log: never holds what was received."""
+
+
+@dataclass(frozen=True, slots=True)
+class Garbled:
+    """A callback that is not what the vendor documents."""
+
+    why: str
+    """For the log: never holds what was received."""
+
+
+Heard = tuple[Fact, ...] | Forged | Garbled
+"""What a callback comes to. No facts: a genuine one that says nothing of an agent's life."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +176,17 @@ class Provider(Protocol):
 
         Of a listening command `sequence` is set. `Gone`: the agent is not there (any more).
         """
+        ...
+
+    def hear(self, post: Post) -> Heard:
+        """Judge a callback on its raw bytes, and return what it tells of agents.
+
+        `Fact.event_at` is by the vendor's clock. Without a callback secret everything is forged.
+        """
+        ...
+
+    def missing(self, agent: Agent) -> tuple[str, ...]:
+        """Return the columns of `orphan_task` that a stop of this agent lacks; none: it can go."""
         ...
 
     def fixed_body(self, agent: Agent, spec: Spec) -> bytes:

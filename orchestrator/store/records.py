@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy import Boolean, Index, Integer, Table, Text, false, func, text, true
 
+from orchestrator.core.fact import Event
 from orchestrator.core.model import EndReason, Phase, Verb, WaitingFor, WorkClass
 from orchestrator.store.columns import (
     ZERO,
@@ -71,6 +72,7 @@ agent_status: Final = Table(
     optional("lease_until", Timestamp(), "until when it does"),
     required("version", BigInt, "the daemons' fence", ZERO),
     optional("asked_at", Timestamp(), "when the newest incarnation was asked for"),
+    required("restarts", Integer(), "how often in a row it ended too soon and began anew", ZERO),
     required("start_by_holds", Boolean(), "start_by holds for the newest incarnation", true()),
     optional("started_at", Timestamp(), "when the vendor took the start"),
     optional("confirmed_at", Timestamp(), "when the agent was seen in the room"),
@@ -129,12 +131,15 @@ agent_status: Final = Table(
 )
 
 _OPEN: Final = text("ended_at IS NULL")
+_OPEN_ORPHAN: Final = text("ended_at IS NULL AND orphan_id IS NOT NULL")
+_UNTAKEN: Final = text("taken_at IS NULL")
 
 vendor_agent: Final = Table(
     "vendor_agent",
     metadata,
     key("id", Text(), "drawn by the daemon"),
     optional("task_id", Text(), "the task; null: an orphan"),
+    optional("orphan_id", Text(), "the orphan_task, where there is no task"),
     required("incarnation", Integer(), "of the task", ZERO),
     required("try", Integer(), "of the incarnation", ZERO),
     required("account", Text(), "whose keys call"),
@@ -152,10 +157,17 @@ vendor_agent: Final = Table(
     optional("horizon_at", Timestamp(), "from when on absence is evidence; null: never sent"),
     optional("hinted_at", Timestamp(), "when absence was last heard without being evidence"),
     optional("kicked_at", Timestamp(), "when its user was last removed from the room"),
+    optional("told_at", Timestamp(), "when the vendor last told of it by itself"),
     optional("retry_at", Timestamp(), "not called about again before"),
     required("attempt", Integer(), "failures in a row of the calls about it", ZERO),
     optional("ended_at", Timestamp(), "when evidence of its end came"),
     optional("evidence", Text(), "what it was"),
+    Index(
+        "ix_vendor_agent_orphan_id",
+        "orphan_id",
+        postgresql_where=_OPEN_ORPHAN,
+        sqlite_where=_OPEN_ORPHAN,
+    ),
     Index("ix_vendor_agent_task_id", "task_id", postgresql_where=_OPEN, sqlite_where=_OPEN),
     Index("ix_vendor_agent_task_id_incarnation", "task_id", "incarnation"),
     Index("ix_vendor_agent_account_name", "account", "name"),
@@ -220,26 +232,40 @@ vendor_fact: Final = Table(
     key("key", Text(), "the vendor's own, so that a repeated callback is one fact"),
     optional("vendor_task_id", Text(), "the handle it speaks of"),
     optional("name", Text(), "the name it speaks of"),
-    required("event", Text(), "the vendor's event"),
-    required("event_at", Timestamp(), "when it happened, says the vendor"),
+    required("event", Text(), "started, ended, fault, alive or seen"),
+    required("event_at", Timestamp(), "when it happened, by this database's clock"),
+    required("position", BigInt, "the vendor's order among the facts of one agent", ZERO),
     optional("code", Text(), "the vendor's code"),
+    optional("message", Text(), "what the code means"),
+    optional("end_reason", Text(), "why it ended, where the vendor says"),
+    required("is_signed", Boolean(), "the signature covers what is said here", false()),
+    optional("room_id", Text(), "the room, where told"),
+    optional("user_id", Text(), "the human, where told"),
     required("received_at", Timestamp(), "when it was told", clock()),
     optional("taken_at", Timestamp(), "when the daemon applied it"),
     Index(
         "ix_vendor_fact_account_vendor_task_id",
         "account",
         "vendor_task_id",
-        postgresql_where=text("taken_at IS NULL"),
-        sqlite_where=text("taken_at IS NULL"),
+        postgresql_where=_UNTAKEN,
+        sqlite_where=_UNTAKEN,
     ),
     Index(
         "ix_vendor_fact_account_name",
         "account",
         "name",
-        postgresql_where=text("taken_at IS NULL"),
-        sqlite_where=text("taken_at IS NULL"),
+        postgresql_where=_UNTAKEN,
+        sqlite_where=_UNTAKEN,
     ),
     Index("ix_vendor_fact_received_at", "received_at"),
+    Index(
+        "ix_vendor_fact_untaken",
+        "received_at",
+        postgresql_where=_UNTAKEN,
+        sqlite_where=_UNTAKEN,
+    ),
+    check_member("vendor_fact", "event", Event),
+    check_member("vendor_fact", "end_reason", EndReason),
     comment="What callbacks told about the life of agents; never a body, text or signature",
 )
 

@@ -211,6 +211,18 @@ orphan_task: Final = Table(
     check_time("orphan_task", "last_seen_at"),
     check_time("orphan_task", "stopped_at"),
     Index("ix_orphan_task_account_vendor_task_id", "account", "vendor_task_id"),
+    Index(
+        "ix_orphan_task_stopped_at",
+        "stopped_at",
+        postgresql_where=text("stopped_at IS NOT NULL"),
+        sqlite_where=text("stopped_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_orphan_task_unseen",
+        "first_seen_at",
+        postgresql_where=text("phase = 'seen' AND action = 'stop'"),
+        sqlite_where=text("phase = 'seen' AND action = 'stop'"),
+    ),
     comment="What runs at a vendor and has no task; an operator's insert stops it",
 )
 

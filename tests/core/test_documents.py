@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.command import CommandState, Kind
+from orchestrator.core.fact import Event
 from orchestrator.core.lane import Numbering, Pause, Reason, Standing
 from orchestrator.core.model import EndReason, Evidence, Phase, Verb, WaitingFor, What
 from orchestrator.core.transitions import TRANSITIONS, to_mermaid
@@ -25,10 +26,11 @@ def test_every_phase_has_a_paragraph_and_a_rung_in_the_table() -> None:
 
 
 OF_TASKS = [EndReason, WaitingFor, Evidence, Verb, What]
+OF_FACTS = [Event]
 OF_LANES = [Kind, CommandState, Reason, Pause, Standing, Numbering]
 
 
-@pytest.mark.parametrize("words", [*OF_TASKS, *OF_LANES])
+@pytest.mark.parametrize("words", [*OF_TASKS, *OF_FACTS, *OF_LANES])
 def test_every_word_has_a_line_of_its_own(words: type[Phase]) -> None:
     lines = set(re.findall(r"^\| `(\w+)` \|", TEXT, re.MULTILINE))
     assert {str(word) for word in words} <= lines

@@ -206,6 +206,32 @@ CREATE TRIGGER orphan_task_inserted AFTER INSERT ON orphan_task
 FOR EACH ROW WHEN (NEW.source = 'operator' AND NEW.action = 'stop')
 EXECUTE FUNCTION orphan_task_inserted();
 
+CREATE FUNCTION orphan_task_keep() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    RAISE EXCEPTION 'orphan_task cannot change: insert a new row; to believe it gone, insert its id behind a ~ into task_change with what = ''assume_gone'''
+        USING ERRCODE = 'check_violation';
+END
+$$;
+
+-- The daemon writes how it goes on; nobody changes what it is about.
+CREATE TRIGGER orphan_task_keep_update BEFORE UPDATE OF
+    id, account, room_id, user_id, agent_user_id, vendor_task_id, source
+ON orphan_task
+FOR EACH ROW WHEN (
+    (NEW.id, NEW.account, NEW.room_id, NEW.user_id, NEW.agent_user_id, NEW.source)
+    IS DISTINCT FROM
+    (OLD.id, OLD.account, OLD.room_id, OLD.user_id, OLD.agent_user_id, OLD.source)
+    OR OLD.vendor_task_id IS NOT NULL AND NEW.vendor_task_id IS DISTINCT FROM OLD.vendor_task_id
+)
+EXECUTE FUNCTION orphan_task_keep();
+
+CREATE TRIGGER orphan_task_keep_delete BEFORE DELETE ON orphan_task
+FOR EACH ROW WHEN (OLD.phase = 'stopping') EXECUTE FUNCTION orphan_task_keep();
+
+CREATE TRIGGER orphan_task_refuse_truncate BEFORE TRUNCATE ON orphan_task
+FOR EACH STATEMENT EXECUTE FUNCTION refuse_truncate();
+
 -- Wake-up. A NOTIFY in every commit would serialise the application's commits, so there is one
 -- only while a daemon says that it sleeps; the look takes no lock, and a daemon looks once more
 -- after it said so.
@@ -239,7 +265,7 @@ $$;
 CREATE TRIGGER agent_status_tell AFTER UPDATE OF phase, reason, confirmed_at ON agent_status
 FOR EACH ROW
 WHEN (
-    (NEW.phase, NEW.reason, NEW.confirmed_at)
+    NEW.task_id NOT LIKE '~%' AND (NEW.phase, NEW.reason, NEW.confirmed_at)
     IS DISTINCT FROM (OLD.phase, OLD.reason, OLD.confirmed_at)
 )
 EXECUTE FUNCTION agent_status_tell();

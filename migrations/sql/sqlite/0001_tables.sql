@@ -55,7 +55,7 @@ CREATE TABLE task_change (
     what TEXT NOT NULL,
     urgent BOOLEAN DEFAULT 0 NOT NULL,
     actor TEXT DEFAULT 'sqlite' NOT NULL,
-    CONSTRAINT task_change_what_is_known CHECK (what IN ('insert', 'delete', 'stop', 'run', 'spec', 'restart', 'start_by', 'timing', 'owner', 'ledger', 'assume_gone', 'cancel_command')),
+    CONSTRAINT task_change_what_is_known CHECK (what IN ('insert', 'delete', 'stop', 'run', 'spec', 'restart', 'start_by', 'timing', 'owner', 'ledger', 'fact', 'assume_gone', 'cancel_command')),
     CONSTRAINT task_change_urgent_is_boolean CHECK (urgent IN (0, 1)),
     CONSTRAINT task_change_at_is_time CHECK (at IS NULL OR (typeof(at) = 'text' AND datetime(at) IS NOT NULL AND length(at) >= 16 AND substr(at, 1, 10) IS date(substr(at, 1, 10), '+0 days') AND substr(at, 12, 2) < '24' AND substr(at, 1, 4) BETWEEN '0002' AND '9998'))
 );
@@ -126,6 +126,8 @@ CREATE TABLE orphan_task (
 );
 
 CREATE INDEX ix_orphan_task_account_vendor_task_id ON orphan_task (account, vendor_task_id);
+CREATE INDEX ix_orphan_task_stopped_at ON orphan_task (stopped_at) WHERE stopped_at IS NOT NULL;
+CREATE INDEX ix_orphan_task_unseen ON orphan_task (first_seen_at) WHERE phase = 'seen' AND action = 'stop';
 
 CREATE TABLE account_control (
     account TEXT NOT NULL,
@@ -177,6 +179,7 @@ CREATE TABLE agent_status (
     lease_until TEXT,
     version INTEGER DEFAULT 0 NOT NULL,
     asked_at TEXT,
+    restarts INTEGER DEFAULT 0 NOT NULL,
     start_by_holds BOOLEAN DEFAULT 1 NOT NULL,
     started_at TEXT,
     confirmed_at TEXT,
@@ -204,6 +207,7 @@ CREATE INDEX ix_agent_status_stopped_at ON agent_status (stopped_at) WHERE stopp
 CREATE TABLE vendor_agent (
     id TEXT NOT NULL,
     task_id TEXT,
+    orphan_id TEXT,
     incarnation INTEGER DEFAULT 0 NOT NULL,
     try INTEGER DEFAULT 0 NOT NULL,
     account TEXT NOT NULL,
@@ -221,6 +225,7 @@ CREATE TABLE vendor_agent (
     horizon_at TEXT,
     hinted_at TEXT,
     kicked_at TEXT,
+    told_at TEXT,
     retry_at TEXT,
     attempt INTEGER DEFAULT 0 NOT NULL,
     ended_at TEXT,
@@ -232,6 +237,7 @@ CREATE INDEX ix_vendor_agent_account_name ON vendor_agent (account, name);
 CREATE INDEX ix_vendor_agent_account_room_id_user_id ON vendor_agent (account, room_id, user_id) WHERE ended_at IS NULL;
 CREATE INDEX ix_vendor_agent_account_vendor_task_id ON vendor_agent (account, vendor_task_id);
 CREATE INDEX ix_vendor_agent_ended_at ON vendor_agent (ended_at);
+CREATE INDEX ix_vendor_agent_orphan_id ON vendor_agent (orphan_id) WHERE ended_at IS NULL AND orphan_id IS NOT NULL;
 CREATE INDEX ix_vendor_agent_task_id ON vendor_agent (task_id) WHERE ended_at IS NULL;
 CREATE INDEX ix_vendor_agent_task_id_incarnation ON vendor_agent (task_id, incarnation);
 
@@ -270,15 +276,24 @@ CREATE TABLE vendor_fact (
     name TEXT,
     event TEXT NOT NULL,
     event_at TEXT NOT NULL,
+    position INTEGER DEFAULT 0 NOT NULL,
     code TEXT,
+    message TEXT,
+    end_reason TEXT,
+    is_signed BOOLEAN DEFAULT 0 NOT NULL,
+    room_id TEXT,
+    user_id TEXT,
     received_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') NOT NULL,
     taken_at TEXT,
-    CONSTRAINT pk_vendor_fact PRIMARY KEY (account, "key")
+    CONSTRAINT pk_vendor_fact PRIMARY KEY (account, "key"),
+    CONSTRAINT vendor_fact_event_is_known CHECK (event IN ('started', 'ended', 'fault', 'alive', 'seen')),
+    CONSTRAINT vendor_fact_end_reason_is_known CHECK (end_reason IN ('requested', 'deleted', 'deadline', 'heartbeat_lost', 'idle', 'kicked', 'room_closed', 'vendor_fault', 'vendor_gone', 'superseded', 'start_failed'))
 );
 
 CREATE INDEX ix_vendor_fact_account_name ON vendor_fact (account, name) WHERE taken_at IS NULL;
 CREATE INDEX ix_vendor_fact_account_vendor_task_id ON vendor_fact (account, vendor_task_id) WHERE taken_at IS NULL;
 CREATE INDEX ix_vendor_fact_received_at ON vendor_fact (received_at);
+CREATE INDEX ix_vendor_fact_untaken ON vendor_fact (received_at) WHERE taken_at IS NULL;
 
 CREATE TABLE agent_event (
     id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,

@@ -246,6 +246,27 @@ BEGIN
     INSERT INTO task_change (task_id, what, urgent) VALUES ('~' || NEW.id, 'stop', 1);
 END;
 
+-- The daemon writes how it goes on; nobody changes what it is about.
+CREATE TRIGGER orphan_task_keep_update BEFORE UPDATE OF
+    id, account, room_id, user_id, agent_user_id, vendor_task_id, source
+ON orphan_task
+WHEN NEW.id IS NOT OLD.id
+    OR NEW.account IS NOT OLD.account
+    OR NEW.room_id IS NOT OLD.room_id
+    OR NEW.user_id IS NOT OLD.user_id
+    OR NEW.agent_user_id IS NOT OLD.agent_user_id
+    OR NEW.source IS NOT OLD.source
+    OR (OLD.vendor_task_id IS NOT NULL AND NEW.vendor_task_id IS NOT OLD.vendor_task_id)
+BEGIN
+    SELECT RAISE(ABORT, 'orphan_task cannot change: insert a new row; to believe it gone, insert its id behind a ~ into task_change with what = ''assume_gone''');
+END;
+
+CREATE TRIGGER orphan_task_keep_delete BEFORE DELETE ON orphan_task
+WHEN OLD.phase = 'stopping'
+BEGIN
+    SELECT RAISE(ABORT, 'orphan_task cannot change: insert a new row; to believe it gone, insert its id behind a ~ into task_change with what = ''assume_gone''');
+END;
+
 CREATE TRIGGER orphan_task_times_insert AFTER INSERT ON orphan_task
 WHEN NEW.first_seen_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'
     OR NEW.last_seen_at NOT GLOB '????-??-?? ??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]'

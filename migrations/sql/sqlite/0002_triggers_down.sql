@@ -22,6 +22,8 @@ DROP TRIGGER agent_command_inserted;
 DROP TRIGGER agent_command_keep_update;
 DROP TRIGGER agent_command_keep_delete;
 DROP TRIGGER orphan_task_inserted;
+DROP TRIGGER orphan_task_keep_update;
+DROP TRIGGER orphan_task_keep_delete;
 DROP TRIGGER orphan_task_times_insert;
 DROP TRIGGER orphan_task_times_update;
 DROP TRIGGER account_control_times_insert;
