@@ -1,9 +1,12 @@
-"""The rate limit as arithmetic: a log of the last L slots of one account's action.
+"""The rate limit as arithmetic: a log of the last slots of one account's action.
 
 A token bucket lets twice its rate through in an unlucky second. This log does not: a new slot is
 `max(now, slot of L calls ago + WINDOW)`, and a call leaves not before its slot and not more than
 `GRACE` after it. `WINDOW` is a second and what a call may be late on our side (grace) and on the
 way (jitter), so that no window of one second, as the vendor sees it, holds more than L calls.
+
+Slots may be drawn ahead, each by less than a window, and given back in any order. So the log is
+twice as long as L: a slot that is still to come must not push one out that counts until then.
 
 Times are whole microseconds since 1970, by the database's clock.
 """
@@ -15,30 +18,34 @@ SECOND_US = 1_000_000
 GRACE_US = 100_000
 JITTER_US = 150_000
 WINDOW_US = SECOND_US + GRACE_US + JITTER_US
+KEPT_WINDOWS = 2
 
 Slot = int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
-    """The last slots of one action, oldest first: at most `limit` of them."""
+    """The last slots of one action, oldest first: at most `KEPT_WINDOWS * limit` of them."""
 
     limit: int
     slots: tuple[Slot, ...] = ()
 
-    def next_slot(self, now: Slot, kept: int = 0) -> Slot:
-        """Return when the next call may leave, if `kept` of the slots stay for a higher class."""
+    def next_slot(self, since: Slot, kept: int = 0) -> Slot:
+        """Return when the first call from `since` on may leave.
+
+        `kept` of the slots stay for a higher class.
+        """
         usable = max(1, self.limit - kept)
         if len(self.slots) < usable:
-            return now
-        return max(now, self.slots[-usable] + WINDOW_US)
+            return since
+        return max(since, self.slots[-usable] + WINDOW_US)
 
     def draw(
-        self, now: Slot, count: int, *, until: Slot, kept: int = 0
+        self, since: Slot, count: int, *, until: Slot, kept: int = 0
     ) -> tuple["Bucket", tuple[Slot, ...]]:
-        """Return up to `count` slots that are not later than `until`, and what is left."""
+        """Return up to `count` slots from `since` to `until`, both included, and what is left."""
         bucket, drawn = self, list[Slot]()
-        while len(drawn) < count and (slot := bucket.next_slot(now, kept)) <= until:
+        while len(drawn) < count and (slot := bucket.next_slot(since, kept)) <= until:
             drawn.append(slot)
             bucket = bucket._with(*bucket.slots, slot)
         return bucket, tuple(drawn)
@@ -57,4 +64,4 @@ class Bucket:
         return self._with(*(max(s, blocked) for s in self.slots), *[blocked] * self.limit)
 
     def _with(self, *slots: Slot) -> "Bucket":
-        return replace(self, slots=tuple(sorted(slots)[-self.limit :]))
+        return replace(self, slots=tuple(sorted(slots)[-KEPT_WINDOWS * self.limit :]))

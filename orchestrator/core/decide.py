@@ -6,9 +6,10 @@ every agent of the earlier ones is proven gone.
 Rule 3: a row has one call in flight, so a decision is one call or a wait.
 """
 
-from datetime import datetime
-from typing import assert_never
+from datetime import datetime, timedelta
+from typing import Final, assert_never
 
+from orchestrator.core import backoff
 from orchestrator.core.action import Action, Call, Forget, Wait
 from orchestrator.core.model import (
     Account,
@@ -21,6 +22,9 @@ from orchestrator.core.model import (
     WorkClass,
 )
 
+TOLD_POLLS: Final = 10
+"""How many times more seldom an agent is polled of which callbacks tell."""
+
 
 def decide(row: Row, account: Account, now: datetime) -> Action:
     """Return the next step for a row whose changes are absorbed and whose deadlines are applied."""
@@ -31,6 +35,8 @@ def decide(row: Row, account: Account, now: datetime) -> Action:
 def _next(row: Row, account: Account, now: datetime) -> Action:
     if row.unwanted:
         return _end(row.unwanted, account.caps, now)
+    if row.is_watched:
+        return _attend(row, account, now)
     if not row.status.retires:
         return _keep(row, account, now)
     if row.task is None:
@@ -148,6 +154,14 @@ def _settle(row: Row, agent: Agent, caps: Caps, now: datetime) -> Call | Wait:
             assert_never(caps.recovery)
 
 
+def _attend(row: Row, account: Account, now: datetime) -> Action:
+    """Watch an agent that is none of our tasks', as long as it lives."""
+    known = [agent for agent in row.agents if agent.is_known]
+    if known:
+        return _watch(row, known[-1], account, now)
+    return Wait() if row.agents else Forget()
+
+
 def _update(agent: Agent, now: datetime) -> Call | Wait:
     """Bring a running agent to a spec that asks for no other agent."""
     if agent.retry_at is not None and agent.retry_at > now:
@@ -165,9 +179,14 @@ def _watch(row: Row, agent: Agent, account: Account, now: datetime) -> Call | Wa
     return Call(verb=Verb.POLL, agent=agent, work_class=WorkClass.OBSERVE)
 
 
+def _poll_period(agent: Agent, account: Account) -> timedelta:
+    """Return how often to look: seldom where the vendor tells by itself (it may forget to)."""
+    return account.poll if agent.told_at is None else account.poll * TOLD_POLLS
+
+
 def _poll_due(row: Row, agent: Agent, account: Account) -> datetime:
     since = row.status.polled_at or row.status.started_at or agent.announced_at
-    due = since + account.poll
+    due = since + backoff.spread(_poll_period(agent, account), agent.id)
     for earlier in row.wanted[:-1]:
         if earlier.horizon_at is not None and since < earlier.horizon_at:
             due = min(due, max(earlier.horizon_at, agent.horizon_at or earlier.horizon_at))

@@ -11,13 +11,13 @@ from typing import assert_never
 
 from orchestrator.core import backoff, horizon
 from orchestrator.core.action import Flight
-from orchestrator.core.incarnation import begin, close_idle, fail, retire, supersede
+from orchestrator.core.ending import close_on_evidence, end_by_itself
+from orchestrator.core.incarnation import adopt, close_idle, fail, supersede
 from orchestrator.core.model import (
     Account,
     Agent,
     EndReason,
     Evidence,
-    RestartPolicy,
     Row,
     Step,
     Verb,
@@ -92,7 +92,7 @@ def _started(row: Row, flight: Flight, settled: Settled, account: Account) -> St
         case Done():
             taken = horizon.latest(flight.horizon_before, horizon.after_reply(account, at))
             agent = replace(flight.agent, horizon_at=taken)
-            return Step(row=_adopt(row, agent, outcome.handle or agent.session_name, since=at))
+            return Step(row=adopt(row, agent, outcome.handle or agent.session_name, since=at))
         case Refused():
             # What an earlier send of this name did is as unknown as before.
             said = outcome.message or outcome.code
@@ -117,27 +117,6 @@ def _started(row: Row, flight: Flight, settled: Settled, account: Account) -> St
             return Step(row=_trouble(_retry_start(row, settled, account), settled))
         case _:
             assert_never(outcome)
-
-
-def _adopt(row: Row, agent: Agent, handle: str, *, since: datetime) -> Row:
-    """Write down the handle of an agent that the vendor says it has, running since then."""
-    agent = replace(
-        agent, vendor_task_id=handle, retry_at=None, attempt=0, hinted_at=None, kicked_at=None
-    )
-    status = replace(
-        row.status,
-        vendor_task_id=handle,
-        started_at=since,
-        confirmed_at=None,
-        polled_at=None,
-        stopped_at=None,
-        attempt=0,
-        retry_at=None,
-        waiting_for=None,
-    )
-    if agent.incarnation > status.retired:
-        status = replace(status, reason=None, message=None)
-    return replace(row, status=status).replace_agent(agent)
 
 
 def _unread(flight: Flight, outcome: Indefinite, account: Account) -> datetime | None:
@@ -165,9 +144,9 @@ def _stopped(row: Row, flight: Flight, settled: Settled, account: Account) -> St
     past = agent.is_past_horizon(settled.asked_at)
     match outcome:
         case Done() if past or not account.caps.names_handle:
-            return _close(row, agent, Evidence.STOPPED, settled, account)
+            return close_on_evidence(row, agent, Evidence.STOPPED, settled.answered_at, account)
         case Gone() if past:
-            return _close(row, agent, Evidence.ABSENT, settled, account)
+            return close_on_evidence(row, agent, Evidence.ABSENT, settled.answered_at, account)
         case Done() | Gone():
             return Step(row=row.replace_agent(_hint(agent, settled)))
         case _:
@@ -186,7 +165,7 @@ def _after_stop(flight: Flight, outcome: Outcome, account: Account) -> Agent:
 def _found(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:
     match settled.outcome:
         case Done(handle=str() as handle) if handle:
-            return Step(row=_adopt(row, agent, handle, since=agent.announced_at))
+            return Step(row=adopt(row, agent, handle, since=agent.announced_at))
         case Done():
             # It is there, and nobody tells its handle: it must be removed from the room, again.
             row = _retry_agent(
@@ -194,7 +173,7 @@ def _found(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:
             )
             return Step(row=row)
         case Gone() if agent.is_past_horizon(settled.asked_at):
-            return _close(row, agent, Evidence.ABSENT, settled, account)
+            return close_on_evidence(row, agent, Evidence.ABSENT, settled.answered_at, account)
         case Gone():
             return Step(row=row.replace_agent(_hint(agent, settled)))
         case _:
@@ -233,7 +212,7 @@ def _polled(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:
         case Gone() if not account.caps.poll_proves_absence:
             return _missed(seen, agent, settled, account)
         case Gone() if agent.is_past_horizon(settled.asked_at):
-            return _close(seen, agent, Evidence.ABSENT, settled, account)
+            return close_on_evidence(seen, agent, Evidence.ABSENT, settled.answered_at, account)
         case Gone():
             return Step(row=seen.replace_agent(_hint(agent, settled)))
         case _:
@@ -247,7 +226,8 @@ def _seen(row: Row, agent: Agent, settled: Settled) -> Step:
         row.status, confirmed_at=row.status.confirmed_at or at, reason=None, message=None
     )
     row = replace(row, status=status)
-    row = row.replace_agent(replace(agent, hinted_at=None, retry_at=None, attempt=0))
+    found = replace(agent, seen_at=at, hinted_at=None, retry_at=None, attempt=0)
+    row = row.replace_agent(found)
     ended: tuple[Agent, ...] = ()
     if agent.is_past_horizon(settled.asked_at):
         for earlier in row.wanted[:-1]:
@@ -262,9 +242,9 @@ def _missed(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:
 
     Even then it is no evidence: the incarnation is retired, so a stop is sent, and its answer is.
     """
-    if row.status.confirmed_at is None:
+    if agent.seen_at is None:
         return Step(row=row)
-    return _end_by_itself(row, agent, EndReason.VENDOR_GONE, settled.answered_at, account)
+    return end_by_itself(row, agent, EndReason.VENDOR_GONE, settled.answered_at, account)
 
 
 def _updated(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:
@@ -281,55 +261,6 @@ def _updated(row: Row, agent: Agent, settled: Settled, account: Account) -> Step
             return _polled(row, agent, settled, account)
         case _:
             return Step(row=_retry_agent(row, agent, settled, account))
-
-
-# --- ends ---
-
-
-def _close(row: Row, agent: Agent, evidence: Evidence, settled: Settled, account: Account) -> Step:
-    """Close a ledger row on evidence; if the wanted agent was it, its incarnation has ended."""
-    at = settled.answered_at
-    was_wanted = agent.incarnation > row.status.retired
-    step = _bill(row, agent, at).close(agent, evidence, at)
-    if not (was_wanted and agent.is_known) or step.row.wanted:
-        return step
-    after = _end_by_itself(step.row, agent, EndReason.VENDOR_GONE, at, account)
-    return Step(row=after.row, ended=(*step.ended, *after.ended))
-
-
-def _bill(row: Row, agent: Agent, at: datetime) -> Row:
-    """Add the seconds it ran at the vendor."""
-    status = row.status
-    if status.started_at is None or agent.vendor_task_id != status.vendor_task_id:
-        return row
-    ran = max(0, round((at - status.started_at).total_seconds()))
-    return replace(row, status=replace(status, ran_s=status.ran_s + ran, started_at=None))
-
-
-def _end_by_itself(
-    row: Row, agent: Agent, end_reason: EndReason, at: datetime, account: Account
-) -> Step:
-    """End an incarnation that nobody asked to end, and begin the next if the task says so."""
-    step = retire(row, end_reason, at)
-    task = step.row.task
-    if task is None or not _restarts(task.restart_policy, end_reason):
-        return step
-    renewed = begin(step.row, at, start_by_holds=False)
-    # At most one restart in `retry_cap`: an agent that dies at birth must not be born in a loop.
-    retry_at = max(at + account.retry_base, agent.announced_at + account.retry_cap)
-    return replace(step, row=replace(renewed, status=replace(renewed.status, retry_at=retry_at)))
-
-
-def _restarts(policy: RestartPolicy, end_reason: EndReason) -> bool:
-    match policy:
-        case RestartPolicy.NEVER:
-            return False
-        case RestartPolicy.ON_FAILURE:
-            return end_reason is EndReason.VENDOR_FAULT
-        case RestartPolicy.ALWAYS:
-            return True
-        case _:
-            assert_never(policy)
 
 
 def _trouble(row: Row, settled: Settled) -> Row:

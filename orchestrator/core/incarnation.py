@@ -79,6 +79,7 @@ def begin(row: Row, at: datetime, *, start_by_holds: bool) -> Row:
             message=None,
             attempt=0,
             retry_at=None,
+            restarts=0,
         ),
     )
 
@@ -94,3 +95,24 @@ def supersede(
     """End what runs for this reason, and ask for the next incarnation as of `asked_at`."""
     step = retire(row, end_reason, at)
     return replace(step, row=begin(step.row, asked_at, start_by_holds=start_by_holds))
+
+
+def adopt(row: Row, agent: Agent, handle: str, *, since: datetime) -> Row:
+    """Write down the handle of an agent that the vendor says it has, running since then."""
+    agent = replace(
+        agent, vendor_task_id=handle, retry_at=None, attempt=0, hinted_at=None, kicked_at=None
+    )
+    status = replace(
+        row.status,
+        vendor_task_id=handle,
+        started_at=since,
+        confirmed_at=None,
+        polled_at=None,
+        stopped_at=None,
+        attempt=0,
+        retry_at=None,
+        waiting_for=None,
+    )
+    if agent.incarnation > status.retired:
+        status = replace(status, reason=None, message=None)
+    return replace(row, status=status).replace_agent(agent)

@@ -1,9 +1,10 @@
-"""What an outcome may still add after it lost its fence: a handle, to its ledger row, and no more.
+"""What an outcome may still add after it lost its fence: a handle, to the ledger, and no more.
 
 The row has moved on: somebody else took the call over, and has perhaps looked, stopped and started
 anew. So nothing else of a late outcome counts. But a handle may be the only way to stop an agent.
 """
 
+from datetime import timedelta
 from typing import Protocol
 
 from orchestrator.core.action import Flight
@@ -58,4 +59,25 @@ def learn(agent: Agent, handle: str, caps: Caps) -> Agent:
         hinted_at=None,
         retry_at=None,
         attempt=0,
+    )
+
+
+def another(agent: Agent, handle: str) -> Agent:
+    """Return an open ledger row for a second handle under the name of `agent`.
+
+    A vendor that evicts may have taken two starts of one name. The row is older than the other, so
+    that it is the one to be stopped: what was sent last is the one that is left.
+    """
+    return replace(
+        agent,
+        id=f"{agent.id}.{handle}",
+        vendor_task_id=handle,
+        announced_at=agent.announced_at - timedelta(microseconds=1),
+        hinted_at=None,
+        kicked_at=None,
+        told_at=None,
+        retry_at=None,
+        attempt=0,
+        ended_at=None,
+        evidence=None,
     )

@@ -238,6 +238,8 @@ class Agent:
     """When it was last asked to go, or asked for, and the answer was a hint but no proof."""
     kicked_at: datetime | None = None
     """When its user id was last removed from the room, unless it was seen there since."""
+    seen_at: datetime | None = None
+    """When it was last found where a poll looks for it."""
     told_at: datetime | None = None
     """When the vendor last told something of it by itself."""
     retry_at: datetime | None = None
@@ -335,6 +337,11 @@ class Row:
     """Where the row stands for an agent without a task."""
     agents: tuple[Agent, ...] = ()
     """Open ledger rows, oldest first."""
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether it stands for an agent that is only reported: nobody may stop it."""
+        return self.orphan is not None and not self.orphan.stop
 
     @property
     def unwanted(self) -> tuple[Agent, ...]:

@@ -109,8 +109,10 @@ def _assume_gone(row: Row, now: datetime) -> Step:
 
 def _obey(row: Row, now: datetime) -> Step:
     """Retire what the row as it stands does not want, whatever the changes said."""
+    if row.is_watched:
+        return Step(row=row)
     if row.task is None:
-        return retire(row, EndReason.DELETED, now)
+        return retire(row, EndReason.DELETED if row.orphan is None else EndReason.REQUESTED, now)
     if not row.task.running:
         return retire(row, EndReason.REQUESTED, now)
     return Step(row=row)

@@ -60,7 +60,7 @@ _AGENT_CHANGES: dict[str, BindParameter[Any]] = {
     for name in (
         "try", "announced_at", "horizon_at", "spec_generation", "body_digest", "fixed_digest",
         "hinted_at",
-        "kicked_at", "told_at", "retry_at", "attempt", "ended_at", "evidence",
+        "kicked_at", "seen_at", "told_at", "retry_at", "attempt", "ended_at", "evidence",
     )
 }  # fmt: skip
 _WRITE_AGENT = (

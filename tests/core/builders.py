@@ -6,6 +6,7 @@ from typing import Any
 
 from orchestrator.core.action import Call, Flight
 from orchestrator.core.announce import Draw, announce, new_agent
+from orchestrator.core.backoff import spread
 from orchestrator.core.model import (
     Account,
     Agent,
@@ -92,6 +93,11 @@ def known(**changes: Any) -> Agent:
 
 def change(what: What, at: datetime = NOW) -> Change:
     return Change(seq=1, at=at, task_id="t1", what=what)
+
+
+def poll_at(agent_id: str = "a1", since: datetime = NOW) -> datetime:
+    """When an agent of the default account is polled next: no two at the same moment."""
+    return since + spread(60 * S, agent_id)
 
 
 def call(verb: Verb, target: Agent | None = None) -> Call:

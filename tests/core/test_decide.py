@@ -7,7 +7,7 @@ import pytest
 from orchestrator.core.action import Action, Call, Forget, Wait
 from orchestrator.core.decide import decide
 from orchestrator.core.model import Account, Agent, Recovery, Row, Verb, WaitingFor
-from tests.core.builders import NOW, S, account, agent, known, row, task, unknown
+from tests.core.builders import NOW, S, account, agent, known, poll_at, row, task, unknown
 
 ENDS: dict[str, Any] = {"retired": 1}
 PAST: dict[str, Any] = {"horizon_at": NOW - S}
@@ -64,14 +64,14 @@ WANTED = [
     (Z, (unknown(),), (START, None)),
     (U, (unknown(),), (WaitingFor.PROOF, LATER)),
     (U, (unknown(**PAST),), (STOP, "a1")),
-    (V, (known(),), (None, NOW + 60 * S)),
+    (V, (known(),), (None, poll_at())),
     (V, (known(announced_at=NOW - 60 * S),), (Verb.POLL, "a1")),
     (V, (known(retry_at=NOW + 90 * S),), (None, NOW + 90 * S)),
     (Z, (known(), known(id="a2")), (STOP, "a1")),
     (Z, (known(), unknown(id="a2")), (STOP, "a1")),
     # A known one is looked at when those that it evicted cannot come any more.
     (Z, (unknown(horizon_at=NOW + 30 * S), known(id="a2")), (None, NOW + 30 * S)),
-    (Z, (unknown(**PAST), known(id="a2")), (None, NOW + 60 * S)),
+    (Z, (unknown(**PAST), known(id="a2")), (None, poll_at("a2"))),
     (T, (known(horizon_at=NOW + 5 * S, hinted_at=NOW),), (None, NOW + 5 * S)),
 ]
 

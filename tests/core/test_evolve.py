@@ -285,16 +285,18 @@ def test_a_poll_before_the_horizon_is_a_hint() -> None:
     assert step.row.status.end_reason is None
 
 
-@pytest.mark.parametrize(("confirmed", "retired"), [(None, 0), (NOW - S, 1)])
-def test_absence_in_a_room_makes_a_stop_at_most(confirmed: object, retired: int) -> None:
-    step = settle(row(known(), confirmed_at=confirmed), Verb.POLL, Gone(), V, known())
+@pytest.mark.parametrize(("seen", "retired"), [(None, 0), (NOW - S, 1)])
+def test_absence_in_a_room_makes_a_stop_at_most(seen: object, retired: int) -> None:
+    agent = known(seen_at=seen)
+    step = settle(row(agent, confirmed_at=NOW), Verb.POLL, Gone(), V, agent)
     assert step.ended == ()
     assert step.row.status.retired == retired
 
 
 def test_a_room_that_shows_nothing_of_a_deleted_task() -> None:
-    given = row(known(), task=None, confirmed_at=NOW)
-    assert settle(given, Verb.POLL, Gone(), V, known()).row.status.retired == 1
+    agent = known(seen_at=NOW)
+    given = row(agent, task=None)
+    assert settle(given, Verb.POLL, Gone(), V, agent).row.status.retired == 1
 
 
 def test_a_gone_agent_that_had_a_later_one_ends_no_incarnation() -> None:

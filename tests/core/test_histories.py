@@ -36,6 +36,7 @@ from tests.core.builders import (
     change,
     in_flight,
     known,
+    poll_at,
     row,
     settled,
     task,
@@ -92,7 +93,7 @@ def test_absent_before_the_horizon_starts_no_second_session() -> None:
 
 def test_a_room_that_does_not_show_the_agent_restarts_nothing() -> None:
     always = task(restart_policy=RestartPolicy.ALWAYS)
-    given = row(known(), task=always, polled_at=NOW - 60 * S, confirmed_at=NOW - 60 * S)
+    given = row(known(seen_at=NOW - 60 * S), task=always, polled_at=NOW - 60 * S)
     verb, given = go_on(given, V, Gone(), NOW)
     assert (verb, len(given.unwanted)) == (Verb.POLL, 1)
     action = decide(given, account(V), NOW)
@@ -181,7 +182,7 @@ def test_a_burst_at_the_end_of_one_second_and_at_the_begin_of_the_next() -> None
 def test_a_deadline_behind_an_earlier_poll() -> None:
     ends = task(stop_at=NOW + 65 * S)
     status = arrange(row(known(), task=ends), account(V), NOW).status
-    assert (status.due_at, status.stop_due_at) == (NOW + 60 * S, NOW + 65 * S)
+    assert (status.due_at, status.stop_due_at) == (poll_at(), NOW + 65 * S)
 
 
 def test_a_start_that_waits_for_a_slot_is_parked_once() -> None:

@@ -225,6 +225,7 @@ CREATE TABLE vendor_agent (
     horizon_at TEXT,
     hinted_at TEXT,
     kicked_at TEXT,
+    seen_at TEXT,
     told_at TEXT,
     retry_at TEXT,
     attempt INTEGER DEFAULT 0 NOT NULL,
