@@ -119,7 +119,6 @@ async def _announce(setup: Setup, book: Book, ids: Sequence[str]) -> list[Order]
         book=book,
         draw_name=lambda: f"dead{next(numbers):0{RANDOM_LENGTH}}",
         redact=setup.redact,
-        amnesty_at=None,
     )
     orders: list[Order] = []
     left = list(ids)

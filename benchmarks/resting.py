@@ -129,7 +129,6 @@ async def _time_pass(setup: Setup, book: Book, application: Application, number:
         book=book,
         draw_name=lambda: f"pass{number}",
         redact=setup.redact,
-        amnesty_at=None,
     )
     began_ns = boot_ns()
     room = free_places(book.names, {})

@@ -37,7 +37,7 @@ from orchestrator.daemon.book import DENIED_RETRY, PROBE_WITHIN, Book
 from orchestrator.daemon.limiter import Ticket
 from orchestrator.daemon.preflight import Changed, Unfit
 from orchestrator.daemon.stranger import account_name, address, estrange
-from orchestrator.store import accounts, rows
+from orchestrator.store import accounts, daemons, rows
 from orchestrator.store.accounts import Standing
 from orchestrator.store.draft import Draft
 from orchestrator.store.engine import Connection
@@ -68,7 +68,6 @@ class Desk:
     book: Book
     draw_name: Callable[[], str]
     redact: Callable[[str], str]
-    amnesty_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,13 +158,17 @@ class _Claim:
         self.draft = Draft(now=self.now)
         self.claimed = Claimed()
         self.standings = present.standings
-        self.accounts = {name: self._see(name) for name in desk.book.names}
+        self.amnesty_at: datetime | None = None
+        self.accounts: dict[str, Account] = {}
         self.free: dict[str, int] = {}
         self.probes: dict[str, datetime] = {}
         """Denied accounts of which a start was announced, and until when no other may be."""
 
     def run(self, found: Sequence[Read]) -> None:
         """Decide about each row, as many as time allows, and write what came of it."""
+        if any(one.is_watched for one in found):
+            self.amnesty_at = daemons.read_amnesty(self.connection, self.now)
+        self.accounts = {name: self._see(name) for name in self.desk.book.names}
         self._lock_accounts(found)
         until_ns = boot_ns() + DECIDE_NS_MAX
         for number, one in enumerate(found, start=1):
@@ -181,7 +184,7 @@ class _Claim:
     # --- accounts ---
 
     def _see(self, name: str) -> Account:
-        return self.desk.book.account(name, self.standings.get(name), self.desk.amnesty_at)
+        return self.desk.book.account(name, self.standings.get(name), self.amnesty_at)
 
     def _lock_accounts(self, found: Sequence[Read]) -> None:
         """Let no other claim count or look for the same place at the same time.

@@ -50,8 +50,6 @@ class Janitor:
     daemon_id: str
     daemon_name: str
     keep: Keep
-    on_gap: Callable[[datetime], None]
-    """Told when heartbeats count anew: nobody could write one before."""
     is_draining: Callable[[], bool]
 
     async def beat(self) -> None:
@@ -83,7 +81,6 @@ class Janitor:
         gap_end = await self.database.write(_beat, self._beat_of(), self._observed(), durable=False)
         if gap_end is not None:
             log.warning("gap_ended", at=gap_end.isoformat())
-            self.on_gap(gap_end)
         sums = self.tally.take()
         if sums:
             await self.database.write(health.add, sums, durable=False)

@@ -8,8 +8,8 @@ Rule 3: its own trouble (a database that is away) is retried here and nowhere el
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
 
@@ -85,7 +85,6 @@ class Scheduler:
         self._surveyed_ns = 0
         self._asleep = False
         self._draining = anyio.Event()
-        self._amnesty_at = parts.desk.amnesty_at
         self.turned_ns = boot_ns()
         """When the loop last turned."""
 
@@ -97,10 +96,6 @@ class Scheduler:
     def is_draining(self) -> bool:
         """Return whether the daemon claims nothing more."""
         return self._draining.is_set()
-
-    def grant_amnesty(self, at: datetime) -> None:
-        """Count all heartbeats from here: nobody could write one before."""
-        self._amnesty_at = at
 
     async def run(self, calls: TaskGroup) -> None:
         """Run passes. Calls are started in `calls`, and may outlive this."""
@@ -234,10 +229,9 @@ class Scheduler:
         tickets: dict[tuple[str, Verb], list[Ticket]],
         room: Room,
     ) -> Claimed:
-        desk = replace(self._parts.desk, amnesty_at=self._amnesty_at)
         # Any claim may carry a stop, so it goes by the connections that are kept for stops.
         claimed = await self._parts.database.write(
-            claim, desk, wanted, tickets, room, work_class=WorkClass.STOP
+            claim, self._parts.desk, wanted, tickets, room, work_class=WorkClass.STOP
         )
         if claimed.fitted is None:
             self._failing.forget(wanted.ids)

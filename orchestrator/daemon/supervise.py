@@ -119,7 +119,6 @@ class _Begun:
 
     daemon_id: str
     mark: str
-    amnesty_at: datetime | None
     anchor: Anchor
 
 
@@ -136,19 +135,17 @@ async def _begin(setup: Setup) -> _Begun:
         accounts=sorted(setup.keys.accounts),
     )
     known = frozenset(setup.keys.accounts) | setup.abandoned
-    now, mark, amnesty_at = await _until_reachable(
-        lambda: setup.database.write(_register, one, known)
-    )
+    now, mark = await _until_reachable(lambda: setup.database.write(_register, one, known))
     for name in sorted(setup.abandoned):
         log.warning("account_abandoned", account=name)
     log.info("started", daemon=setup.name, accounts=list(one.accounts), version=__version__)
     anchor = Anchor(then=now, before_ns=before_ns, after_ns=boot_ns())
-    return _Begun(daemon_id=one.id, mark=mark, amnesty_at=amnesty_at, anchor=anchor)
+    return _Begun(daemon_id=one.id, mark=mark, anchor=anchor)
 
 
 def _register(
     connection: Connection, one: daemons.Daemon, known: frozenset[str]
-) -> tuple[datetime, str, datetime | None]:
+) -> tuple[datetime, str]:
     now = database_now(connection)
     elsewhere = daemons.accounts_of_others(connection, one.id, now)
     lost = sorted(daemons.accounts_with_open_agents(connection) - known - elsewhere)
@@ -162,8 +159,7 @@ def _register(
     accounts.ensure(connection, one.accounts, now)
     if daemons.is_gap(last, now):
         daemons.grant_amnesty(connection, now)
-    mark, amnesty_at = daemons.read_installation(connection)
-    return now, mark, amnesty_at
+    return now, daemons.read_mark(connection)
 
 
 def _renew(connection: Connection, renewed: daemons.Renewed) -> None:
@@ -332,7 +328,6 @@ class _Daemon:
             book=self.book,
             draw_name=self._draw_name,
             redact=self.setup.redact,
-            amnesty_at=self.begun.amnesty_at,
         )
         return Parts(
             database=self.setup.database,
@@ -353,7 +348,6 @@ class _Daemon:
             daemon_id=self.begun.daemon_id,
             daemon_name=self.setup.name,
             keep=self.setup.keep,
-            on_gap=scheduler.grant_amnesty,
             is_draining=scheduler.is_draining,
         )
 

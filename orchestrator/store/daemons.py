@@ -44,6 +44,7 @@ _ASLEEP = (
 )
 _LIVE = select(daemon.c.id, daemon.c.accounts).where(daemon.c.heartbeat_at > bindparam("b_since"))
 _LAST_BEAT = select(daemon.c.heartbeat_at).order_by(daemon.c.heartbeat_at.desc()).limit(1)
+_AMNESTY = select(_LAST_BEAT.scalar_subquery(), installation.c.amnesty_at)
 
 
 def register(connection: Connection, one: Daemon, now: datetime) -> None:
@@ -121,10 +122,20 @@ def last_heartbeat(connection: Connection) -> datetime | None:
     return connection.execute(_LAST_BEAT).scalar()
 
 
-def read_installation(connection: Connection) -> tuple[str, datetime | None]:
-    """Return this database's mark, and the end of the daemons' last gap."""
-    row = connection.execute(select(installation.c.mark, installation.c.amnesty_at)).one()
-    return row.mark, row.amnesty_at
+def read_mark(connection: Connection) -> str:
+    """Return this database's mark."""
+    mark: str = connection.execute(select(installation.c.mark)).scalar_one()
+    return mark
+
+
+def read_amnesty(connection: Connection, now: datetime) -> datetime | None:
+    """Return the end of the daemons' last own gap, which is now while one lasts.
+
+    Whoever works first after a gap may do so before any daemon has said again that it runs, and
+    each gap is ended by one daemon for all.
+    """
+    last, ended = connection.execute(_AMNESTY).one()
+    return now if last is not None and is_gap(last, now) else ended
 
 
 def grant_amnesty(connection: Connection, at: datetime) -> None:

@@ -27,6 +27,12 @@ class Read:
     unreadable: str = ""
     """Why the task's row makes no sense; empty if it does."""
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody's silence would end it."""
+        task = self.row.task
+        return task is not None and (task.heartbeat_timeout or task.owner_timeout) is not None
+
 
 def read(connection: Connection, locked: Sequence[Sequence[Any]], now: datetime) -> list[Read]:
     """Return what belongs to these statuses, which another statement has locked before."""

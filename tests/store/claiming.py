@@ -103,7 +103,6 @@ def make_desk(book: Book, name: str = "d1", **changes: Any) -> Desk:
         "book": book,
         "draw_name": draw_name,
         "redact": lambda text: text,
-        "amnesty_at": None,
     }
     return Desk(**(values | changes))
 
