@@ -63,7 +63,7 @@ def find(agents: Sequence[Agent], fact: Fact) -> Agent | None:
         for agent in agents:
             if agent.vendor_task_id == fact.vendor_task_id:
                 return agent
-    named = [agent for agent in agents if not agent.is_idle and bears(agent, fact)]
+    named = [agent for agent in agents if bears(agent, fact)]
     if fact.vendor_task_id is None:
         return named[-1] if named else None
     nameless = [agent for agent in named if agent.vendor_task_id is None]
