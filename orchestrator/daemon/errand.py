@@ -18,6 +18,7 @@ from orchestrator.core.outcome import Indefinite, NotSent, Outcome, Settled
 from orchestrator.daemon.limiter import Action, Limiter, Ticket
 from orchestrator.daemon.transport import Transport
 from orchestrator.providers.base import Conversation, Reply, Request
+from orchestrator.store.engine import DatabaseAway, StatementError
 
 SWAP_WAIT_NS: Final = 5_000_000
 """How soon a slot is drawn for again that other daemons were quicker to take."""
@@ -91,7 +92,11 @@ class Call:
 
     async def _exchange(self, request: Request) -> Reply:
         self._action = request.action
-        late = await self._wait_for_slot(request)
+        try:
+            late = await self._wait_for_slot(request)
+        except (DatabaseAway, StatementError) as error:
+            # Nothing has left: who takes this for unknown waits for a proof of nothing.
+            return NotSent(code="RateLimited", message=f"no slot of {request.action}: {error}")
         if late is not None:
             return late
         if self._errand.deadline_ns - boot_ns() < self._shortest_ns:
@@ -118,6 +123,7 @@ class Call:
         if ticket is None or ticket.action != action:
             ticket = await self._draw(action, missed=None)
         while ticket is not None:
+            self._limiter.note_arrival(ticket)
             await anyio.sleep(max(0, ticket.opens_ns - boot_ns()) / 1e9)
             if boot_ns() <= ticket.closes_ns:
                 return None

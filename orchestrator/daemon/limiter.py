@@ -1,7 +1,8 @@
 """The rate limit of all daemons together: slots drawn from the database before anything is claimed.
 
-Arithmetic is in `core.bucket`, the row in `store.pace`. This file draws by compare-and-swap, turns
-a slot into a time on this machine's clock, and gives back what no call used.
+Arithmetic is in `core.bucket` and `core.lead`, the row in `store.pace`. This file draws by
+compare-and-swap, turns a slot into a time on this machine's clock, and gives back what no call
+used.
 """
 
 from collections import defaultdict
@@ -16,6 +17,7 @@ import structlog
 
 from orchestrator.clock import boot_ns
 from orchestrator.core.bucket import GRACE_US, Bucket, Slot
+from orchestrator.core.lead import Lead
 from orchestrator.store import pace
 from orchestrator.store.engine import Connection, Database, DatabaseAway, StatementError
 
@@ -49,6 +51,8 @@ class Ticket:
 
     action: Action
     slot: Slot
+    drawn_ns: int
+    """When the database was asked for the time that the slot counts from."""
     opens_ns: int
     closes_ns: int
 
@@ -78,6 +82,7 @@ class Limiter:
         self._missed: defaultdict[Action, list[Slot]] = defaultdict(list)
         """Slots in which no call left, to be given back with the next draw."""
         self._counters: defaultdict[tuple[Action, bool], _Counter] = defaultdict(_Counter)
+        self._lead = Lead()
 
     def renew(self, limits: Mapping[Action, int]) -> None:
         """Take the limits of a configuration that was read again."""
@@ -93,6 +98,10 @@ class Limiter:
         if not keep_half:
             return whole_ns
         return max(whole_ns, self._closed_until_ns.get((action, True), 0))
+
+    def note_arrival(self, ticket: Ticket) -> None:
+        """Take note that a call stands at its slot now: the next are drawn for a way as long."""
+        self._lead = self._lead.after((boot_ns() - ticket.drawn_ns) // 1000)
 
     async def draw(self, action: Action, count: int, *, keep_half: bool) -> list[Ticket]:
         """Return up to `count` tickets that open now or very soon. See `draw_all`."""
@@ -115,9 +124,8 @@ class Limiter:
             if not open_now:
                 break
             orders = [self._order(*wish, keep_half=keep_half) for wish in open_now.items()]
-            before_ns = boot_ns()
             for action, found in await self._database.write(_draw_all, orders, durable=False):
-                drawn[action] = self._tickets(action, found, before_ns, keep_half=keep_half)
+                drawn[action] = self._tickets(action, found, keep_half=keep_half)
                 del open_now[action]
         return drawn
 
@@ -147,23 +155,22 @@ class Limiter:
         limit = self._limits.get(action, 0)
         kept = limit // 2 if keep_half else 0
         missed = tuple(self._missed.pop(action, ()))
-        return _Order(action=action, limit=limit, count=count, kept=kept, missed=missed)
+        lead = self._lead.us
+        return _Order(action=action, limit=limit, count=count, kept=kept, missed=missed, lead=lead)
 
-    def _tickets(
-        self, action: Action, drawn: "_Drawn", before_ns: int, *, keep_half: bool
-    ) -> list[Ticket]:
-        after_ns = boot_ns()
+    def _tickets(self, action: Action, drawn: "_Drawn", *, keep_half: bool) -> list[Ticket]:
         if not drawn.slots:
-            closed_ns = (drawn.next_slot - drawn.now) * 1000
-            self._closed_until_ns[action, keep_half] = after_ns + closed_ns
+            closed_ns = drawn.closed_us * 1000
+            self._closed_until_ns[action, keep_half] = drawn.after_ns + closed_ns
         return [
             Ticket(
                 action=action,
                 slot=slot,
+                drawn_ns=drawn.before_ns,
                 # Late, never early: the database's clock has surely reached the slot …
-                opens_ns=after_ns + (slot - drawn.now) * 1000,
+                opens_ns=drawn.after_ns + (slot - drawn.now) * 1000,
                 # … and surely not passed the grace.
-                closes_ns=before_ns + (slot + GRACE_US - drawn.now) * 1000,
+                closes_ns=drawn.before_ns + (slot + GRACE_US - drawn.now) * 1000,
             )
             for slot in drawn.slots
         ]
@@ -208,9 +215,14 @@ _Change = Callable[[Bucket, Slot], Bucket]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Drawn:
+    """What a draw came to. The clock said `now` at some time from `before_ns` to `after_ns`."""
+
     now: Slot
+    before_ns: int
+    after_ns: int
     slots: tuple[Slot, ...]
-    next_slot: Slot
+    closed_us: int
+    """How long from `now` on the same draw would come to nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +234,8 @@ class _Order:
     count: int
     kept: int
     missed: tuple[Slot, ...]
+    lead: int
+    """Microseconds from now to the first slot that can be used."""
 
 
 def _draw_all(connection: Connection, orders: Iterable[_Order]) -> list[tuple[Action, _Drawn]]:
@@ -232,10 +246,19 @@ def _draw_all(connection: Connection, orders: Iterable[_Order]) -> list[tuple[Ac
 
 def _draw(connection: Connection, order: _Order) -> _Drawn | None:
     account, name = order.action.key
+    before_ns = boot_ns()
     bucket, version, now = pace.read(connection, account, name, order.limit)
+    after_ns = boot_ns()
+    since = now + order.lead
     had = bucket.give_back(order.missed)
-    left, slots = had.draw(now, order.count, until=now + LOOKAHEAD_US, kept=order.kept)
-    drawn = _Drawn(now=now, slots=slots, next_slot=left.next_slot(now, order.kept))
+    left, slots = had.draw(since, order.count, until=since + LOOKAHEAD_US, kept=order.kept)
+    drawn = _Drawn(
+        now=now,
+        before_ns=before_ns,
+        after_ns=after_ns,
+        slots=slots,
+        closed_us=left.next_slot(since, order.kept) - since,
+    )
     if left == bucket:
         return drawn
     return drawn if pace.swap(connection, account, name, version, left) else None

@@ -63,6 +63,9 @@ POOLS: Final[Mapping[WorkClass, Pool]] = MappingProxyType(
 )
 
 MAX_BODY_BYTES: Final = 1 << 20
+FRESH_NS: Final = 1_000_000_000
+"""A response that was longer on its way says too little about the time: its vendor was slow, or
+this process stood still, and a `Date` that waited here is as old as that."""
 _CHUNK_BYTES: Final = 1 << 16
 _MAX_MESSAGE_CHARS: Final = 300
 
@@ -77,8 +80,8 @@ class Transport:
 
     Args:
         now: The database's clock, UTC.
-        on_date: Told at each response by how much the `Date` of a host (with its port, if the URL
-            has one) is ahead of `now`. Good to about half a second, as the header has whole ones.
+        on_date: Told at each quick response by how much the `Date` of a host (with its port, if the
+            URL has one) is ahead of `now`. Good to about half a second: the header has whole ones.
         tls: Whom to trust. The default trusts the system's authorities.
         pools: The connections for each class of work.
         max_body_bytes: The longest response body that is read, counted after decompression.
@@ -156,7 +159,8 @@ class Transport:
             allow_redirects=False,
             middlewares=(attempt,),
         ) as response:
-            self._note_date(url, response.headers)
+            if boot_ns() - attempt.began_ns < FRESH_NS:
+                self._note_date(url, response.headers)
             return Response(
                 status=response.status,
                 headers={name.lower(): value for name, value in response.headers.items()},
@@ -206,6 +210,8 @@ class _Attempt:
     def __init__(self, deadline_ns: int) -> None:
         self._deadline_ns = deadline_ns
         self._wire: asyncio.Transport | None = None
+        self.began_ns = 0
+        """When the request began to leave (`boot_ns`)."""
 
     @property
     def has_begun(self) -> bool:
@@ -217,7 +223,8 @@ class _Attempt:
         if wire is None:
             raise ConnectionError("the connection was lost before the request was written")
         # A host that slept, or a process that was stopped, while it connected comes back here.
-        if boot_ns() >= self._deadline_ns:
+        self.began_ns = boot_ns()
+        if self.began_ns >= self._deadline_ns:
             raise TimeoutError("the deadline passed before the request was written")
         self._wire = wire
 

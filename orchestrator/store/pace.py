@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from orchestrator.core.bucket import Bucket, Slot
+from orchestrator.core.bucket import KEPT_WINDOWS, Bucket, Slot
 from orchestrator.store.engine import dialect_of, now, upsert
 from orchestrator.store.schema import rate_limit
 
@@ -43,7 +43,7 @@ def read(connection: Connection, account: str, action: str, limit: int) -> tuple
         connection.execute(make, key)
         found = connection.execute(_READ, key).one()
     slots, version = found
-    bucket = Bucket(limit=limit, slots=tuple(json.loads(slots))[-limit:])
+    bucket = Bucket(limit=limit, slots=tuple(json.loads(slots))[-KEPT_WINDOWS * limit :])
     return bucket, version, to_slot(now(connection))
 
 

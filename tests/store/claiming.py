@@ -116,7 +116,11 @@ def ticket(account: str = "volc", action: str = "StartVoiceChat") -> Ticket:
     """Return a ticket that is open now."""
     now = boot_ns()
     return Ticket(
-        action=Action(account=account, name=action), slot=now // 1000, opens_ns=now, closes_ns=now
+        action=Action(account=account, name=action),
+        slot=now // 1000,
+        drawn_ns=now,
+        opens_ns=now,
+        closes_ns=now,
     )
 
 
