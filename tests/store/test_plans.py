@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from orchestrator.core.fact import Event, Fact
 from orchestrator.core.model import Change, Task, Verb, What, WorkClass
-from orchestrator.store import accounts, daemons, housekeeping, ledger, queue, rows
+from orchestrator.store import accounts, daemons, facts, housekeeping, ledger, queue, rows
 from orchestrator.store.engine import Connection, Database, dialect_of
 from orchestrator.store.housekeeping import Horizons
 from orchestrator.store.queue import Queue, Scope
@@ -77,6 +78,13 @@ def tidy(connection: Connection) -> None:
 Operation = Callable[[Connection], object]
 TASK = Task(id="t9", account="acc", room_id="room9", user_id="human", running=True, created_at=NOW)
 CHANGES = [Change(seq=seq, at=NOW, task_id="t9", what=What.TIMING) for seq in range(5, 8)]
+TOLD = [
+    facts.Told(
+        account="acc",
+        facts=(Fact(key=id_, event=Event.ALIVE, event_at=NOW, vendor_task_id=f"h{id_}", name=id_),),
+    )
+    for id_ in IDS[:50]
+]
 QUEUE = Queue("acc", WorkClass.START, Verb.START)
 SCOPE = Scope(most=128, most_polls=128, without=dict.fromkeys(WorkClass, frozenset({"elsewhere"})))
 OLD = Horizons(events=NOW.replace(year=2025), commands=NOW, ended=NOW.replace(year=2025))
@@ -99,6 +107,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "is_pair_taken": lambda c: ledger.is_pair_taken(c, TASK),
     "lock_one": lambda c: ledger.lock_one(c, "agent9"),
     "lost_statuses": lambda c: ledger.lost_statuses(c, IDS),
+    "select_news": lambda c: facts.select_news(c, TOLD),
     "read_present": accounts.read_present,
     "last_heartbeat": daemons.last_heartbeat,
     "sweep_tasks": lambda c: housekeeping.sweep_tasks(c, "", "d1"),
