@@ -15,7 +15,15 @@ from pathlib import Path
 import pytest
 
 from tests.crash.conftest import MakeDatabase
-from tests.crash.worlds import VENDORS, Wish, World, every_wish, open_world, run_side_by_side
+from tests.crash.worlds import (
+    PATIENCE_S,
+    VENDORS,
+    Wish,
+    World,
+    every_wish,
+    open_world,
+    run_side_by_side,
+)
 from tests.daemon.application import SQLITE
 from tests.daemon.customers import TENCENT, ZEGO, Customer
 from tests.daemon.running import Daemon
@@ -117,10 +125,7 @@ async def freeze_one_of_two(url: str, folder: Path, kind: Kind, step: str) -> No
         await world.change_minds()
         second = await world.start("two")
         await world.wait_taken_over("one")
-        first.process.send_signal(signal.SIGCONT)
-        await world.wait_settled()
-        assert [await first.stop(), await second.stop()] == [0, 0]
-        await world.check_world()
+        await world.wake(first, second)
 
 
 async def freeze_the_only_one(url: str, folder: Path, kind: Kind, step: str) -> None:
@@ -166,7 +171,7 @@ async def lead_to(world: World, kind: Kind, step: str, name: str) -> Daemon:
     elif kind is not POLL:
         await world.scene.app.write(STOP_ALL)
     if step == "sent":
-        await world.scene.wait_for_faults()
+        await world.scene.wait_for_faults(PATIENCE_S)
         first.process.send_signal(signal.Signals[name])
     else:
         await world.wait_sprung(first)
@@ -197,4 +202,4 @@ async def lose_starts(world: World, kind: Kind) -> None:
         await vendors.script(customer.start, "hang", n=len(Wish))
     await world.insert()
     for customer in kind.customers:
-        await world.scene.wait_for_calls(customer.start, len(Wish))
+        await world.scene.wait_for_calls(customer.start, len(Wish), PATIENCE_S)

@@ -35,10 +35,7 @@ async def test_a_start_sent_by_a_zombie_while_its_signature_is_good(
             first = await freeze_before_sending(world)
             sent_before = len(await world.scene.vendors.calls(customer.start))
             second = await take_over(world)
-            first.process.send_signal(signal.SIGCONT)
-            await world.wait_settled()
-            assert [await first.stop(), await second.stop()] == [0, 0]
-            await world.check_world()
+            await world.wake(first, second)
             assert sent_before == 0
             if wish is Wish.DELETE:  # the second never started it
                 arrived.append(len(await world.scene.vendors.calls(customer.start)))

@@ -6,6 +6,7 @@ are real: the simulated vendors enforce the life of a signature.
 """
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -62,10 +63,10 @@ class World:
         """Ask for all rows at once."""
         await self.scene.app.write(*(task(row.customer, row.id) for row in self.rows))
 
-    def set_trap(self, step: str, verb: str, signal: str) -> None:
+    def set_trap(self, step: str, verb: str, name: str) -> None:
         """Let the next daemon that comes to this step of such a call kill or freeze itself."""
         whole = self.trap.with_suffix(".whole")
-        whole.write_text(f"{step} {verb} {signal}\n", "ascii")
+        whole.write_text(f"{step} {verb} {name}\n", "ascii")
         whole.rename(self.trap)
 
     async def start(self, name: str) -> Daemon:
@@ -143,8 +144,27 @@ class World:
 
         await until(look, awaited, PATIENCE_S)
 
+    async def wake(self, sleeper: Daemon, other: Daemon) -> None:
+        """Wake a daemon whose rows another took, and let both go on, and end, one by one.
+
+        What the sleeper had learnt it writes late, and perhaps when all is settled: then a ledger
+        row opens again, and the other looks into it. So the vendors are compared when the sleeper
+        has no more to say, and there is still somebody to look.
+        """
+        sleeper.process.send_signal(signal.SIGCONT)
+        await self.wait_rows()
+        assert await sleeper.stop() == 0
+        await self.wait_settled()
+        assert await other.stop() == 0
+        await self.check_world()
+
     async def wait_settled(self) -> None:
         """Wait until the rows are as their users wish, with evidence; then compare the vendors."""
+        await self.wait_rows()
+        await self.check_world()
+
+    async def wait_rows(self) -> None:
+        """Wait until the rows are as their users wish, with evidence."""
 
         async def look() -> bool | None:
             return None if await self.unsettled() else True
@@ -153,7 +173,6 @@ class World:
             return f"{await self.unsettled()}\n{await self.describe()}"
 
         await until(look, awaited, PATIENCE_S)
-        await self.check_world()
 
     async def unsettled(self) -> list[str]:
         """Return what is not as it has to be in the end, by the rows alone."""

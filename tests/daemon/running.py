@@ -215,7 +215,7 @@ class Scene:
 
         await until(look, awaited)
 
-    async def wait_for_faults(self) -> None:
+    async def wait_for_faults(self, within_s: float = PATIENCE_S) -> None:
         """Wait until every scripted fault has been met."""
 
         async def look() -> bool | None:
@@ -224,9 +224,9 @@ class Scene:
         async def awaited() -> str:
             return f"faults to be met: {await self.vendors.faults_to_come()}\n{self.logs()}"
 
-        await until(look, awaited)
+        await until(look, awaited, within_s)
 
-    async def wait_for_calls(self, action: str, count: int) -> None:
+    async def wait_for_calls(self, action: str, count: int, within_s: float = PATIENCE_S) -> None:
         """Wait until the vendors have answered so many calls of an action."""
 
         async def look() -> bool | None:
@@ -235,7 +235,7 @@ class Scene:
         async def awaited() -> str:
             return f"{count} calls of {action}\n{self.logs()}"
 
-        await until(look, awaited)
+        await until(look, awaited, within_s)
 
     async def describe(self, id_: str) -> str:
         """Return all there is to know of a task, for a failure."""
