@@ -1,0 +1,209 @@
+"""The server that the vendors post to: `POST /callbacks/<account>`, judged, kept, then answered.
+
+What it says: 200 when the facts are committed; 401 what this account's vendor did not sign; 400
+what it does not document; 404 no such account; 413 and 408 a body that is too large or too slow;
+503 come again (the vendors do); 500 what the database cannot hold.
+
+Rule 1: nothing of a post is believed before its account's adapter has judged the raw bytes.
+Rule 2: nothing of a post is logged or stored but the facts in it.
+Rule 3: what a sender can make us keep or wait for is bounded: requests, bytes, seconds.
+"""
+
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from typing import Final, assert_never
+
+import anyio
+import structlog
+from aiohttp import web
+
+from orchestrator.core.replace import replace
+from orchestrator.daemon.book import Book
+from orchestrator.daemon.callback_tally import CallbackTally, Result
+from orchestrator.daemon.recorder import Recorder, Verdict
+from orchestrator.errors import UsageError
+from orchestrator.providers.base import Forged, Garbled, Post
+from orchestrator.store.facts import Told
+
+IN_FLIGHT_MAX: Final = 256
+"""Requests at a time. One more is asked to come again."""
+BODY_WITHIN_S: Final = 10.0
+LINGER_S: Final = 1.0
+"""How long the rest of a refused body is read, unseen, so that its sender reads the answer."""
+IDLE_S: Final = 75.0
+"""A connection that carries nothing for longer is closed."""
+FINISH_WITHIN_S: Final = 5.0
+"""How long requests may take that are open when the server closes."""
+BACKLOG: Final = 128
+TAKEN: Final = b'{"code":0}'
+"""What Tencent recommends to answer; the others look at the status alone."""
+
+_STATUS: Final = {
+    Result.KEPT: HTTPStatus.OK,
+    Result.NOTHING: HTTPStatus.OK,
+    Result.GARBLED: HTTPStatus.BAD_REQUEST,
+    Result.FORGED: HTTPStatus.UNAUTHORIZED,
+    Result.STRANGER: HTTPStatus.NOT_FOUND,
+    Result.SLOW: HTTPStatus.REQUEST_TIMEOUT,
+    Result.LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    Result.FAILED: HTTPStatus.INTERNAL_SERVER_ERROR,
+    Result.BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+_NOBODY: Final = ""
+"""Stands for all accounts that there are not: who posts cannot choose what is counted."""
+
+# Whoever speaks no HTTP to the port would else write a traceback into the log each time.
+_SILENT: Final = logging.getLogger(f"{__name__}.http")
+_SILENT.disabled = True
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """Where the vendors' posts arrive, and how large they may be."""
+
+    host: str
+    port: int
+    """0: any that is free; the log says which."""
+    max_body_bytes: int
+
+
+def bind(listen: Listen) -> socket.socket:
+    """Return a socket that listens there. Raises UsageError if that cannot be had."""
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    try:
+        return socket.create_server((listen.host, listen.port), family=family, backlog=BACKLOG)
+    except OSError as taken:
+        where = f"{listen.host}:{listen.port}"
+        raise UsageError(f"callbacks.listen: cannot listen at {where}: {taken.strerror}") from taken
+
+
+class Receiver:
+    """Answers callbacks.
+
+    Args:
+        book: the accounts; those of a reload count from the next request on.
+        recorder: writes what was told.
+        now: the database's clock, UTC.
+        max_body_bytes: the longest body that is read.
+    """
+
+    def __init__(
+        self, *, book: Book, recorder: Recorder, now: Callable[[], datetime], max_body_bytes: int
+    ) -> None:
+        self._book = book
+        self._recorder = recorder
+        self._now = now
+        self._max_body_bytes = max_body_bytes
+        self._in_flight = 0
+        self.tally = CallbackTally()
+
+    @asynccontextmanager
+    async def serve(self, listening: socket.socket) -> AsyncIterator[None]:
+        """Answer while the context is open. At its end nothing new is taken, and what is open ends.
+
+        Takes the socket over.
+        """
+        app = web.Application()
+        app.router.add_post("/callbacks/{account}", self.answer)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            logger=_SILENT,
+            # A signature covers the bytes as they were sent.
+            auto_decompress=False,
+            keepalive_timeout=IDLE_S,
+            lingering_time=LINGER_S,
+            shutdown_timeout=FINISH_WITHIN_S,
+        )
+        await runner.setup()
+        try:
+            await web.SockSite(runner, listening, backlog=BACKLOG).start()
+            host, port = listening.getsockname()[:2]
+            log.info("hearing_callbacks", host=host, port=port)
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await runner.cleanup()
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """Answer one callback."""
+        account = request.match_info["account"]
+        if account not in self._book.runtimes:
+            return self._respond(_NOBODY, Result.STRANGER)
+        if self._in_flight >= IN_FLIGHT_MAX:
+            return self._respond(account, Result.BUSY)
+        self._in_flight += 1
+        try:
+            return await self._judge(account, request)
+        except ConnectionError:
+            raise  # the sender has gone
+        except Exception:
+            log.exception("callback_failed", account=account)
+            return self._respond(account, Result.FAILED)
+        finally:
+            self._in_flight -= 1
+
+    async def _judge(self, account: str, request: web.Request) -> web.Response:
+        body = await self._read(request)
+        if isinstance(body, Result):
+            return self._respond(account, body)
+        # A reload may have taken the account away while its post was read.
+        runtime, offset = self._book.runtime(account), self._book.offset(account)
+        heard = runtime.provider.hear(
+            Post(
+                headers={name.lower(): value for name, value in request.headers.items()},
+                body=body,
+                received_at=self._now() + offset,
+            )
+        )
+        match heard:
+            case Forged(why=why):
+                return self._respond(account, Result.FORGED, why)
+            case Garbled(why=why):
+                return self._respond(account, Result.GARBLED, why)
+            case ():
+                return self._respond(account, Result.NOTHING)
+            case told:
+                ours = tuple(replace(fact, event_at=fact.event_at - offset) for fact in told)
+                verdict = await self._recorder.record(Told(account=account, facts=ours))
+                return self._respond(account, _result(verdict))
+
+    async def _read(self, request: web.Request) -> bytes | Result:
+        """Return the body, or why it was not read to its end."""
+        if (request.content_length or 0) > self._max_body_bytes:
+            return Result.LARGE
+        body = bytearray()
+        with anyio.move_on_after(BODY_WITHIN_S) as patience:
+            try:
+                async for chunk in request.content.iter_any():
+                    body += chunk
+                    if len(body) > self._max_body_bytes:
+                        return Result.LARGE
+            except web.RequestPayloadError:
+                return Result.GARBLED
+        return Result.SLOW if patience.cancelled_caught else bytes(body)
+
+    def _respond(self, account: str, result: Result, why: str = "") -> web.Response:
+        self.tally.count(account, result, why)
+        status = _STATUS[result]
+        body = TAKEN if status is HTTPStatus.OK else f'{{"code":{status.value}}}'.encode()
+        return web.Response(status=status, body=body, content_type="application/json")
+
+
+def _result(verdict: Verdict) -> Result:
+    match verdict:
+        case Verdict.KEPT:
+            return Result.KEPT
+        case Verdict.BUSY:
+            return Result.BUSY
+        case Verdict.FAILED:
+            return Result.FAILED
+        case _:
+            assert_never(verdict)
