@@ -32,7 +32,11 @@ class FaultProxy:
 
     async def serve_connection(self, client: ByteStream) -> None:
         self.connections += 1
-        with CancelScope() as scope, suppress(anyio.BrokenResourceError, anyio.EndOfStream):
+        # A server that is away cannot be connected to: its client is closed, and others go on.
+        with (
+            CancelScope() as scope,
+            suppress(anyio.BrokenResourceError, anyio.EndOfStream, OSError),
+        ):
             self._open.add(scope)
             async with (
                 client,
