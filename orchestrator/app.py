@@ -13,6 +13,7 @@ from orchestrator import settings
 from orchestrator.config import Config, open_config
 from orchestrator.core.model import Account
 from orchestrator.daemon.book import AccountRuntime, Keys
+from orchestrator.daemon.callbacks import Listen
 from orchestrator.daemon.janitor import Keep
 from orchestrator.daemon.setup import Setup
 from orchestrator.errors import UsageError
@@ -65,6 +66,7 @@ def build(config: Config, redactor: Redactor, abandoned: Iterable[str] = ()) -> 
         keep=_keep(config.retention),
         gap_timeout=timedelta(milliseconds=config.lanes.gap_timeout_ms),
         command_ttl=timedelta(milliseconds=config.lanes.command_ttl_ms),
+        callbacks=_listen(config.callbacks),
         abandoned=given_up,
     )
 
@@ -126,6 +128,17 @@ def _choose_waker(configured: settings.Database, database: Database) -> Callable
     return partial(PostgresWaker, url.reveal())
 
 
+def _listen(callbacks: settings.Callbacks) -> Listen | None:
+    """Return where callbacks arrive; null: nowhere."""
+    if callbacks.listen is None:
+        return None
+    return Listen(
+        host=callbacks.listen.host,
+        port=callbacks.listen.port,
+        max_body_bytes=callbacks.max_body_bytes,
+    )
+
+
 def _keep(retention: settings.Retention) -> Keep:
     ended = timedelta(days=retention.stopped_days) if retention.stopped_days else None
     return Keep(
@@ -174,6 +187,7 @@ def _volcengine(configured: settings.VolcengineAccount) -> Provider:
         region=configured.region,
         api_version=configured.api_version,
         endpoint=configured.endpoint,
+        callback_secret=_reveal(configured.callback_secret),
     )
 
 
@@ -186,6 +200,7 @@ def _tencent(configured: settings.TencentAccount) -> Provider:
         region=configured.region,
         usersig_key=configured.usersig_key.reveal(),
         endpoint=configured.endpoint,
+        callback_key=_reveal(configured.callback_key),
     )
 
 
@@ -195,6 +210,7 @@ def _zego(configured: settings.ZegoAccount) -> Provider:
         server_secret=configured.server_secret.reveal(),
         endpoint=configured.endpoint,
         rtc_endpoint=configured.rtc_endpoint,
+        callback_secret=_reveal(configured.callback_secret),
     )
 
 

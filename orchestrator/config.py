@@ -91,13 +91,12 @@ class Config(Table):
             for path, secret in _secrets(self)
             if secret.source == "plain" and _hides(path, secret)
         )
-        served = (("callbacks", self.callbacks.listen), ("metrics", self.metrics.listen))
-        unserved = tuple(
-            f"{table}.listen: this version does not serve {table} yet; nothing listens there"
-            for table, listen in served
-            if listen is not None
+        if self.metrics.listen is None:
+            return plain
+        return (
+            *plain,
+            "metrics.listen: this version does not serve metrics yet; nothing listens there",
         )
-        return plain + unserved
 
     @property
     def secret_values(self) -> frozenset[str]:

@@ -11,8 +11,8 @@ Rule 3: what a sender can make us keep or wait for is bounded: requests, bytes, 
 
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -25,7 +25,7 @@ from aiohttp import web
 from orchestrator.core.replace import replace
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.callback_tally import CallbackTally, Result
-from orchestrator.daemon.recorder import Recorder, Verdict
+from orchestrator.daemon.recorder import Desk, Recorder, Verdict
 from orchestrator.errors import UsageError
 from orchestrator.providers.base import Forged, Garbled, Post
 from orchestrator.store.facts import Told
@@ -74,14 +74,57 @@ class Listen:
     max_body_bytes: int
 
 
-def bind(listen: Listen) -> socket.socket:
-    """Return a socket that listens there. Raises UsageError if that cannot be had."""
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A place that was had."""
+
+    socket: socket.socket
+    max_body_bytes: int
+
+
+@contextmanager
+def bind(listen: Listen | None) -> Iterator[Listening | None]:
+    """Hold a socket that listens there, if anything is to be heard at all.
+
+    Raises UsageError if it cannot be had.
+    """
+    if listen is None:
+        yield None
+        return
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     try:
-        return socket.create_server((listen.host, listen.port), family=family, backlog=BACKLOG)
+        bound = socket.create_server((listen.host, listen.port), family=family, backlog=BACKLOG)
     except OSError as taken:
         where = f"{listen.host}:{listen.port}"
         raise UsageError(f"callbacks.listen: cannot listen at {where}: {taken.strerror}") from taken
+    with bound:
+        yield Listening(bound, listen.max_body_bytes)
+
+
+@asynccontextmanager
+async def receive(
+    listening: Listening | None, desk: Desk, book: Book, now: Callable[[], datetime]
+) -> AsyncIterator[None]:
+    """Receive callbacks while the context is open, and keep what came when it closes.
+
+    `now` is the database's clock, UTC.
+    """
+    if listening is None:
+        yield
+        return
+    recorder = Recorder(desk)
+    receiver = Receiver(
+        book=book, recorder=recorder, now=now, max_body_bytes=listening.max_body_bytes
+    )
+    async with anyio.create_task_group() as telling:
+        telling.start_soon(receiver.tally.run)
+        async with anyio.create_task_group() as writing:
+            writing.start_soon(recorder.run)
+            async with receiver.serve(listening.socket):
+                yield
+            recorder.finish()
+        receiver.tally.tell()
+        telling.cancel_scope.cancel()
 
 
 class Receiver:

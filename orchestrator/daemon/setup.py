@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from orchestrator.daemon.book import Keys
+from orchestrator.daemon.callbacks import Listen
 from orchestrator.daemon.janitor import Keep
 from orchestrator.store.engine import Database
 from orchestrator.wake.base import Waker
@@ -32,5 +33,7 @@ class Setup:
     """How long a lane waits for a missing number."""
     command_ttl: timedelta
     """How long a command lives that does not say so itself."""
+    callbacks: Listen | None
+    """Where the vendors post to; null: nowhere."""
     abandoned: frozenset[str] = frozenset()
     """Accounts with agents and without keys that a person gave up."""

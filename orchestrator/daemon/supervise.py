@@ -11,7 +11,7 @@ import secrets as lots
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
@@ -24,7 +24,7 @@ from anyio.abc import TaskGroup
 from orchestrator import __version__
 from orchestrator.clock import Anchor, boot_ns
 from orchestrator.core.names import RANDOM_LENGTH, compose
-from orchestrator.daemon import settler
+from orchestrator.daemon import callbacks, recorder, settler
 from orchestrator.daemon.book import Book, Keys
 from orchestrator.daemon.claim import Desk
 from orchestrator.daemon.gateway import Gateway
@@ -64,15 +64,20 @@ async def run(setup: Setup) -> None:
     """Serve until SIGTERM, SIGINT or cancellation.
 
     Raises SchemaError if the schema is not this version's, and UsageError if another daemon holds
-    the SQLite file or an account that has agents is not configured any more.
+    the SQLite file, an account that has agents is not configured any more, or something else
+    listens where callbacks should arrive.
     """
     await _until_reachable(lambda: version.check_version(setup.database))
     # Signals are heard before the row is written: whoever sees it may ask the daemon to end.
-    with _hold(setup), anyio.open_signal_receiver(*SIGNALS) as signals:
+    with (
+        _hold(setup),
+        callbacks.bind(setup.callbacks) as listening,
+        anyio.open_signal_receiver(*SIGNALS) as signals,
+    ):
         begun = await _begin(setup)
         _spare_collector()
         try:
-            await _Daemon(setup, begun).serve(signals)
+            await _Daemon(setup, begun, listening).serve(signals)
         finally:
             with anyio.CancelScope(shield=True):
                 await _end(setup, begun)
@@ -196,9 +201,10 @@ class _Loops:
 class _Daemon:
     """The parts of a running daemon, wired."""
 
-    def __init__(self, setup: Setup, begun: _Begun) -> None:
+    def __init__(self, setup: Setup, begun: _Begun, listening: callbacks.Listening | None) -> None:
         self.setup = setup
         self.begun = begun
+        self.listening = listening
         self.book = Book(setup.keys)
         self.tally = Tally()
         self.tasks_seat, self.lanes_seat = Seat(), Seat()
@@ -238,7 +244,8 @@ class _Daemon:
         async with anyio.create_task_group() as outcomes:
             outcomes.start_soon(loops.settling.run)
             outcomes.start_soon(loops.lane_settling.run)
-            async with anyio.create_task_group() as calls:
+            # The last calls may be told of at once, so callbacks are heard until those have ended.
+            async with self._receive_callbacks(), anyio.create_task_group() as calls:
                 async with anyio.create_task_group() as passes:
                     passes.start_soon(loops.tasks.run, calls)
                     passes.start_soon(loops.lanes.run, calls)
@@ -287,6 +294,14 @@ class _Daemon:
     def _nudge(self) -> None:
         self.tasks_seat.nudge()
         self.lanes_seat.nudge()
+
+    def _receive_callbacks(self) -> AbstractAsyncContextManager[None]:
+        desk = recorder.Desk(
+            database=self.setup.database,
+            daemon_name=self.setup.name,
+            nudge=self.tasks_seat.nudge,
+        )
+        return callbacks.receive(self.listening, desk, self.book, self._now)
 
     def _lane_settler(self) -> LaneSettler:
         who = LaneSettling(daemon_id=self.begun.daemon_id, daemon_name=self.setup.name)
