@@ -54,24 +54,31 @@ class Janitor:
 
     async def beat(self) -> None:
         """Say every two seconds that this daemon runs, and what it sees."""
-        await self._repeat(BEAT_S, self._beat_once)
+        await self._repeat("beat", BEAT_S, self._beat_once)
 
     async def sweep(self) -> None:
-        """Walk through tasks, statuses and ledger once an hour, a thousand rows at a time."""
-        await self._repeat(SWEEP_EVERY_S, self._sweep_once)
+        """Walk through tasks, statuses and ledger once an hour, a thousand rows at a time.
+
+        Each walk goes for itself: what one of them cannot get past is in no other's way.
+        """
+        steps = (housekeeping.sweep_tasks, housekeeping.sweep_statuses, housekeeping.sweep_ledger)
+        async with anyio.create_task_group() as walks:
+            for step in steps:
+                walk = partial(self._walk, step)
+                walks.start_soon(self._repeat, step.__name__, SWEEP_EVERY_S, walk)
 
     async def prune(self) -> None:
         """Forget what is old."""
-        await self._repeat(PRUNE_EVERY_S, self._prune_once)
+        await self._repeat("prune", PRUNE_EVERY_S, self._prune_once)
 
-    async def _repeat(self, every_s: float, work: Callable[[], Awaitable[None]]) -> None:
+    async def _repeat(self, name: str, every_s: float, work: Callable[[], Awaitable[None]]) -> None:
         failing = False
         while True:
             try:
                 await work()
             except (DatabaseAway, StatementError) as error:
                 if not failing:
-                    log.warning("janitor_failed", work=work.__name__, error=str(error))
+                    log.warning("janitor_failed", work=name, error=str(error))
                 failing = True
             else:
                 failing = False
@@ -97,14 +104,6 @@ class Janitor:
             )
             for name in self.book.names
         ]
-
-    async def _sweep_once(self) -> None:
-        for walk in (
-            partial(self._walk, housekeeping.sweep_tasks),
-            partial(self._walk, housekeeping.sweep_statuses),
-            partial(self._walk, housekeeping.sweep_ledger),
-        ):
-            await walk()
 
     async def _walk(self, step: Callable[[Connection, str, str], Swept]) -> None:
         after: str | None = ""

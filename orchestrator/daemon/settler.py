@@ -64,6 +64,8 @@ class Settler:
         self._most = BATCH_MAX[desk.database.dialect]
         self.standings: Mapping[str, Standing] = MappingProxyType({})
         """How the accounts stood at the last look."""
+        self._is_away = False
+        """Whether it has been told that the database is away."""
         self._denied: set[str] = set()
         """Accounts whose denial has been told; the last look may be older than that."""
 
@@ -96,12 +98,15 @@ class Settler:
             try:
                 left = await self._write(left)
             except DatabaseAway as error:
-                log.warning("settle_failed", outcomes=len(left), error=str(error))
+                if not self._is_away:
+                    log.warning("settle_failed", outcomes=len(left), error=str(error))
+                self._is_away = True
                 await anyio.sleep(AWAY_WAIT_S)
                 continue
             except Exception:
                 log.exception("settle_failed", outcomes=len(left))
                 left = await self._settle_each(left)
+            self._is_away = False
             if left:
                 await anyio.sleep(LOCKED_WAIT_S)
         self._desk.nudge()

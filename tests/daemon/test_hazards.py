@@ -4,16 +4,28 @@ The name of a test is its history; `docs/reliability.md` says which one it stand
 """
 
 import signal
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from orchestrator.core.model import WorkClass
+from orchestrator.core.outcome import Indefinite
+from orchestrator.daemon import settler
 from orchestrator.daemon.choose import IN_FLIGHT
+from orchestrator.daemon.janitor import Janitor, Keep
+from orchestrator.daemon.tally import Tally
+from orchestrator.store import sqlite
+from orchestrator.store.engine import Database, open_database, sqlite_path
 from orchestrator.store.migrate import upgrade
+from tests.daemon import test_settler
 from tests.daemon.application import (
     Row,
     delete_task,
@@ -27,6 +39,8 @@ from tests.daemon.running import GIVEN, Daemon, Scene, as_json, open_scene, task
 from tests.daemon.talk import press, spoken, states, talk_to
 from tests.daemon.vendors import doubled
 from tests.postgres_server import running_server
+from tests.store import claiming
+from tests.store.rows import run
 
 pytestmark = pytest.mark.anyio
 
@@ -284,3 +298,88 @@ async def test_a_server_that_dies_while_rows_are_taken_over(tmp_path: Path) -> N
                 assert doubled(await scene.vendors.agents()) == []
                 assert len(await scene.vendors.live()) == len(asked)
                 assert await second.stop() == 0
+
+
+# --- what a daemon does beside its work
+
+
+class Impatient:
+    """A database whose writes are counted."""
+
+    def __init__(self, database: Database) -> None:
+        self.dialect = database.dialect
+        self.writes = 0
+        self._database = database
+
+    async def write(self, *args: Any, **options: Any) -> Any:
+        self.writes += 1
+        return await self._database.write(*args, **options)
+
+
+async def test_an_outage_is_told_once_by_who_waits_to_settle(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = open_database(sqlite_url)
+    hands = await claiming.Daemon(database).ready()
+    await claiming.want(database, "a")
+    order = await hands.claim_one("a")
+    counted = Impatient(database)
+    bench = test_settler.Bench(replace(hands, database=cast("Database", counted)))
+    monkeypatch.setattr(settler, "AWAY_WAIT_S", 0.01)
+    monkeypatch.setattr(sqlite, "LOCK_WAIT_S", 0.01)
+    with closing(sqlite3.connect(sqlite_path(sqlite_url), isolation_level=None)) as stranger:
+        stranger.execute("BEGIN IMMEDIATE")
+        with capture_logs() as lines:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(bench.settle, [claiming.settled(order, Indefinite(code="E"))])
+
+                async def tried_often() -> bool | None:
+                    return True if counted.writes > 5 else None
+
+                async def awaited() -> str:
+                    return f"more than {counted.writes} tries to settle"
+
+                await until(tried_often, awaited)
+                stranger.execute("ROLLBACK")
+    assert [line["event"] for line in lines] == ["settle_failed"]
+    await database.close()
+
+
+async def test_a_walk_that_cannot_go_on_keeps_no_other_from_its_way(database: Database) -> None:
+    """A task whose status cannot be made, and an open ledger row that nobody would look at."""
+    hands = await claiming.Daemon(database).ready()
+    await claiming.want(database, "bad", "good", "leak")
+    await hands.start("leak")
+    await run(
+        database,
+        "DELETE FROM task_change",
+        "DELETE FROM agent_status WHERE task_id IN ('bad', 'good')",
+        "UPDATE agent_status SET phase = 'stopped', due_at = NULL, stop_due_at = NULL",
+        "INSERT INTO agent_status (task_id, account, room_id, user_id) "
+        "VALUES ('~there', 'volc', 'room-bad', '')",
+        "CREATE UNIQUE INDEX one_room ON agent_status (room_id)",
+    )
+    with capture_logs():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(make_janitor(hands).sweep)
+
+            async def is_told() -> bool | None:
+                return True if "leak" in await claiming.inbox(database) else None
+
+            async def awaited() -> str:
+                return "a walk through the ledger"
+
+            await until(is_told, awaited, within_s=5)
+            tasks.cancel_scope.cancel()
+
+
+def make_janitor(hands: claiming.Daemon) -> Janitor:
+    return Janitor(
+        database=hands.database,
+        book=hands.desk.book,
+        tally=Tally(),
+        daemon_id="d1",
+        daemon_name="d1",
+        keep=Keep(events=timedelta(days=1), commands=timedelta(days=1), ended=None),
+        is_draining=lambda: False,
+    )

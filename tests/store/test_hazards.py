@@ -1,13 +1,29 @@
 """Histories that broke earlier drafts, on a real database. The name of a test is its history."""
 
+import sqlite3
+from contextlib import closing
+
+import anyio
 import pytest
 
 from orchestrator.core.model import Verb
-from orchestrator.store import daemons
-from orchestrator.store.engine import Connection, Database
+from orchestrator.core.outcome import Done
+from orchestrator.store import daemons, queue
+from orchestrator.store.columns import write_json
+from orchestrator.store.engine import Connection, Database, open_database, sqlite_path
 from orchestrator.store.engine import now as database_now
-from tests.store.claiming import Daemon, status, want
-from tests.store.rows import run, update
+from orchestrator.store.queue import Scope
+from tests.store.claiming import (
+    Daemon,
+    inbox,
+    make_book,
+    make_desk,
+    settled,
+    status,
+    wait_out_lease,
+    want,
+)
+from tests.store.rows import query, quoted, run, update
 
 pytestmark = pytest.mark.anyio
 
@@ -66,3 +82,91 @@ async def test_a_gap_that_another_daemon_ended_is_a_gap_for_all(database: Databa
     await run(database, update("installation", "amnesty_at = CURRENT_TIMESTAMP"))
     assert Verb.STOP not in await calls(daemon)
     assert await status(database, "a", "end_reason") == (None,)
+
+
+async def test_heartbeats_write_nothing_but_themselves(database: Database) -> None:
+    """One write of ours for each time-out, however often the application beats."""
+    await database.write(register)
+    daemon = await Daemon(database).ready()
+    await want(database, "a", heartbeat_timeout_s="30")
+    await daemon.start("a")
+    before = await status(database, "a", "*")
+    for _ in range(20):
+        await run(database, update("agent_task", "heartbeat_at = CURRENT_TIMESTAMP"))
+    assert await inbox(database) == []
+    assert await status(database, "a", "*") == before
+    await run(database, update("agent_status", f"stop_due_at = {LONG_AGO}"))
+    assert await calls(daemon) == []
+    moved, generation = await status(database, "a", "stop_due_at", "generation")
+    assert moved > (await status(database, "a", "updated_at"))[0]
+    assert generation == 1
+
+
+# --- whose a row is
+
+
+async def test_two_daemons_claim_one_row_at_once(database: Database) -> None:
+    first = await Daemon(database).ready()
+    second = Daemon(database, make_desk(make_book(), "d2"))
+    ids = [f"t{n}" for n in range(10)]
+    await want(database, *ids)
+    orders: list[str] = []
+
+    async def claim(daemon: Daemon) -> None:
+        for _ in range(3):
+            orders.extend(one.flight.task_id for one in (await daemon.claim(*ids)).orders)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(claim, first)
+        tasks.start_soon(claim, second)
+    assert sorted(orders) == ids
+    assert len(await query(database, "SELECT id FROM vendor_agent")) == len(ids)
+
+
+async def test_a_list_of_lost_rows_is_acted_on_after_another_took_them(database: Database) -> None:
+    dead = await Daemon(database, make_desk(make_book(), "dead")).ready()
+    await want(database, "a", "b")
+    for id_ in ("a", "b"):
+        await dead.claim_one(id_)
+        await wait_out_lease(database, id_)
+    await run(database, update("agent_status", f"due_at = {LONG_AGO}"))
+    now = await database.read(database_now)
+    scope = Scope(most=128, most_polls=128, without={})
+    listed = [one.task_id for one in await database.read(queue.peek, now, scope)]
+    assert sorted(listed) == ["a", "b"]
+    quick = Daemon(database, make_desk(make_book(), "quick"))
+    order = await quick.claim_one("a")
+    await quick.settle(settled(order, Done(handle="h")))
+    slow = Daemon(database, make_desk(make_book(), "slow"))
+    claimed = await slow.claim(*listed)
+    assert [one.flight.task_id for one in claimed.orders] == ["b"]
+    assert await status(database, "a", "phase", "version") == ("running", order.flight.version)
+
+
+# --- what is not ours to read
+
+
+async def test_a_long_reader_keeps_nobody_from_writing(sqlite_url: str) -> None:
+    """Nothing can be copied out of the log while it is read; afterwards it is used again."""
+    database = open_database(sqlite_url)
+    path = sqlite_path(sqlite_url)
+    log = path.with_name(f"{path.name}-wal")
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        await want(database, "first")
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM agent_task").fetchone() == (1,)
+        await fill_log(database, "read")
+        grown = log.stat().st_size
+        assert reader.execute("SELECT count(*) FROM agent_task").fetchone() == (1,)
+        reader.execute("COMMIT")
+    await fill_log(database, "free")
+    assert grown > 4_000_000
+    assert log.stat().st_size < grown * 1.5
+    await database.close()
+
+
+async def fill_log(database: Database, name: str) -> None:
+    """Write more than SQLite lets its log grow to before it copies it."""
+    wide = {"labels": quoted(write_json({"wide": "x" * 2_000_000}))}
+    for number in range(3):
+        await want(database, f"{name}-{number}", **wide)
