@@ -73,7 +73,11 @@ def build(config: Config, redactor: Redactor, abandoned: Iterable[str] = ()) -> 
 
 def build_keys(config: Config) -> Keys:
     """Return what a reload may change."""
-    return Keys(accounts=build_accounts(config), secrets=reveal_secrets(config))
+    return Keys(
+        accounts=build_accounts(config),
+        secrets=reveal_secrets(config),
+        stops_foreign=config.orphans.foreign == "stop",
+    )
 
 
 def _reload(config: Config, redactor: Redactor) -> Keys:

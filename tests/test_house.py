@@ -52,6 +52,7 @@ PURE = {
     "providers": (
         "orchestrator.providers.",
         "orchestrator.core.command",
+        "orchestrator.core.fact",
         "orchestrator.core.model",
         "orchestrator.core.outcome",
         "pydantic",

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from orchestrator.core.command import Command
 from orchestrator.core.fact import Fact
 from orchestrator.core.model import Agent, Caps, Verb
-from orchestrator.core.outcome import Indefinite, NotSent, Outcome
+from orchestrator.core.outcome import Indefinite, NotSent, Outcome, Refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,15 @@ Reply = Response | NotSent | Indefinite
 """What a request comes to. Where there is no response, the transport's verdict stands for it."""
 
 Conversation = Generator[Request, Reply, Outcome]
+
+UNNAMED = Refused(code="Unnamed", message="neither a handle nor a name says whom to ask about")
+"""What becomes of a call about an agent of which too little is known to ask the vendor."""
+
+
+def without_asking(outcome: Outcome) -> Conversation:
+    """Hold a conversation without a request."""
+    yield from ()
+    return outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +190,8 @@ class Provider(Protocol):
     def hear(self, post: Post) -> Heard:
         """Judge a callback on its raw bytes, and return what it tells of agents.
 
-        `Fact.event_at` is by the vendor's clock. Without a callback secret everything is forged.
+        `Fact.event_at` is by the vendor's clock, and never later than `post.received_at`. Without
+        a callback secret everything is forged.
         """
         ...
 

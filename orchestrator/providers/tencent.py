@@ -19,7 +19,17 @@ from urllib.parse import urlsplit
 from orchestrator.core.command import Command
 from orchestrator.core.model import Agent, Caps, Recovery, Verb
 from orchestrator.core.outcome import Done, Gone, Outcome
-from orchestrator.providers.base import Conversation, Problem, Request, Spec, Stamp
+from orchestrator.providers.base import (
+    UNNAMED,
+    Conversation,
+    Heard,
+    Post,
+    Problem,
+    Request,
+    Spec,
+    Stamp,
+    without_asking,
+)
 from orchestrator.providers.fields import given
 from orchestrator.providers.reading import started
 from orchestrator.providers.signing import TC3Call, TC3Keys, sign_tc3
@@ -31,6 +41,7 @@ from orchestrator.providers.tencent_answers import (
     read_description,
     read_started,
 )
+from orchestrator.providers.tencent_callbacks import hear
 from orchestrator.providers.tencent_commands import (
     ACTIONS,
     CONTROL,
@@ -98,6 +109,8 @@ class Tencent:
     """Where agents run (X-TC-Region); the endpoint's host says only where we enter."""
     session_token: str | None = None
     endpoint: str = "https://trtc.intl.tencentcloudapi.com"
+    callback_key: str | None = None
+    """Signs the callbacks of the application; set in the console."""
     caps: Caps = field(default=CAPS, init=False)
     limits: Mapping[str, int] = field(default_factory=lambda: LIMITS, init=False)
 
@@ -160,16 +173,28 @@ class Tencent:
 
     def stop(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Stop it by its TaskId; there is no stop by a name of ours."""
+        if self.missing(agent):
+            return (yield from without_asking(UNNAMED))
         fields = {"TaskId": agent.vendor_task_id}
         return (yield from self._ask(STOP, fields, stamp, read_acknowledgement))
 
     def find(self, agent: Agent, stamp: Stamp) -> Conversation:
-        """Ask for it by its SessionId. `Done.handle` is the TaskId, if the vendor tells it."""
-        fields = {"SdkAppId": self.sdk_app_id, "SessionId": agent.session_name}
-        return (yield from self._ask(DESCRIBE, fields, stamp, read_description))
+        """Ask for it by its SessionId. `Done.handle` is the TaskId, if the vendor tells it.
+
+        What was not announced has no SessionId of ours: it is asked for by its TaskId.
+        """
+        if agent.session_name:
+            fields = {"SdkAppId": self.sdk_app_id, "SessionId": agent.session_name}
+            return (yield from self._ask(DESCRIBE, fields, stamp, read_description))
+        return (yield from self.poll(agent, stamp))
 
     def poll(self, agent: Agent, stamp: Stamp) -> Conversation:
-        """Ask by its TaskId whether it is still there."""
+        """Ask by its TaskId whether it is still there. `Done.name` is its SessionId, if it has one.
+
+        That is what tells whose an agent is of which only a callback told.
+        """
+        if self.missing(agent):
+            return (yield from without_asking(UNNAMED))
         fields = {"TaskId": agent.vendor_task_id}
         return (yield from self._ask(DESCRIBE, fields, stamp, read_description))
 
@@ -179,6 +204,8 @@ class Tencent:
         The ledger does not say whether a room of digits is a numeric room or a string room of that
         name, and the vendor keeps both apart: such a room is asked for as both, string first.
         """
+        if not agent.room_id or not agent.name:
+            return (yield from without_asking(UNNAMED))
         fields = self._removal(agent, agent.room_id)
         named = yield from self._ask(REMOVE_FROM_STRING_ROOM, fields, stamp, read_acknowledgement)
         if not isinstance(named, Done | Gone) or not is_numeric_room(agent.room_id):
@@ -211,6 +238,14 @@ class Tencent:
         """Give the running conversation what of this spec it can take."""
         fields = update_fields(self._start_fields(agent, spec)) | {"TaskId": agent.vendor_task_id}
         return (yield from self._ask(UPDATE, fields, stamp, read_acknowledgement))
+
+    def hear(self, post: Post) -> Heard:
+        """Judge a callback of event group 9. It tells a TaskId and a room, and no name of ours."""
+        return hear(post, sdk_app_id=self.sdk_app_id, key=self.callback_key)
+
+    def missing(self, agent: Agent) -> tuple[str, ...]:
+        """Return `vendor_task_id` if it is: nothing else stops a conversation."""
+        return () if agent.vendor_task_id else ("vendor_task_id",)
 
     def _removal(self, agent: Agent, room: str | int) -> dict[str, Any]:
         return {"SdkAppId": self.sdk_app_id, "RoomId": room, "UserIds": [agent.name]}

@@ -132,11 +132,15 @@ def read_acknowledgement(fields: Fields) -> Outcome:
 
 
 def read_description(fields: Fields) -> Outcome:
-    """Read the answer of Describe. The official example has neither TaskId nor SessionId."""
+    """Read the answer of Describe. The official example has neither TaskId nor SessionId.
+
+    `Done.name` is the SessionId: a name of ours, if we started it.
+    """
     request_id = _request_id(fields)
     match fields.get("Status"):
         case "Idle" | "Preparing" | "InProgress":
-            return Done(handle=_task_id(fields), request_id=request_id)
+            name = printable(fields.get("SessionId")) or None
+            return Done(handle=_task_id(fields), name=name, request_id=request_id)
         case "Stopped":
             return Gone(code="Stopped", request_id=request_id)
         case status:

@@ -22,14 +22,18 @@ from urllib.parse import urlsplit
 
 from orchestrator.core.command import Command
 from orchestrator.core.model import Agent, Caps, Recovery, Verb
-from orchestrator.core.outcome import Done, Outcome, Refused
+from orchestrator.core.outcome import Done, Refused
 from orchestrator.providers.base import (
+    UNNAMED,
     Conversation,
+    Heard,
+    Post,
     Problem,
     Provider,
     Request,
     Spec,
     Stamp,
+    without_asking,
 )
 from orchestrator.providers.fields import given
 from orchestrator.providers.signing import Unsigned, V4Keys, canonical_query, sign_v4
@@ -40,6 +44,7 @@ from orchestrator.providers.volcengine_answers import (
     read_stop,
     read_update,
 )
+from orchestrator.providers.volcengine_callbacks import hear
 from orchestrator.providers.volcengine_commands import (
     PARAMETER_VERSIONS,
     UPDATE,
@@ -107,6 +112,9 @@ class Volcengine(Provider):
     """One of `API_VERSIONS`; ValueError else."""
     endpoint: str = "https://rtc.volcengineapi.com"
     """Scheme and host, no path."""
+    callback_secret: str | None = None
+    """Signs the app's message notifications; as a shared secret it may also be in the agent's own
+    posts (`ServerMessageSignature` and its like)."""
     caps: Caps = field(init=False)
     limits: Mapping[str, int] = field(default_factory=lambda: LIMITS, init=False)
 
@@ -165,10 +173,12 @@ class Volcengine(Provider):
 
     def stop(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Stop it by its TaskId, of the handle seen or else of the name announced."""
+        if self.missing(agent):
+            return (yield from without_asking(UNNAMED))
         return read_stop((yield self._post(STOP, canonical_json(self._names(agent)), stamp)))
 
     def poll(self, agent: Agent, stamp: Stamp) -> Conversation:
-        """Ask whether the agent's user id is in the room."""
+        """Ask who is in the room, and so whether the agent's user id is. `seen` has them all."""
         query = {
             "Action": ONLINE_USERS,
             "Version": ONLINE_USERS_VERSION,
@@ -180,11 +190,11 @@ class Volcengine(Provider):
 
     def find(self, agent: Agent, stamp: Stamp) -> Conversation:  # noqa: ARG002 - the protocol's
         """Refuse: no call lists or describes tasks; the stop goes by a name of ours."""
-        return (yield from _without_asking(_UNSUPPORTED))
+        return (yield from without_asking(_UNSUPPORTED))
 
     def kick(self, agent: Agent, stamp: Stamp) -> Conversation:  # noqa: ARG002 - the protocol's
         """Refuse: a user can be banned from a room, but nobody says that this ends the task."""
-        return (yield from _without_asking(_UNSUPPORTED))
+        return (yield from without_asking(_UNSUPPORTED))
 
     def command_action(self, command: Command) -> str | None:
         """Return UpdateVoiceChat, or null for what this version of it cannot do."""
@@ -215,9 +225,24 @@ class Volcengine(Provider):
         config = self._start_fields(agent, spec)["Config"]
         parts = changeable_parts(config) if self.api_version in PARAMETER_VERSIONS else {}
         if not parts:
-            return (yield from _without_asking(Done()))
+            return (yield from without_asking(Done()))
         fields = update_fields(parts) | self._names(agent)
         return read_update((yield self._post(UPDATE, canonical_json(fields), stamp)))
+
+    def hear(self, post: Post) -> Heard:
+        """Judge a callback: a message notification, or a post of the agent's own.
+
+        2024-06-01 lets nobody choose a TaskId or learn it, so what a callback tells there belongs
+        to no agent that we could name: a genuine one says nothing.
+        """
+        heard = hear(post, app_id=self.app_id, secret=self.callback_secret)
+        return () if self._goes_by_user and isinstance(heard, tuple) else heard
+
+    def missing(self, agent: Agent) -> tuple[str, ...]:
+        """Return what a stop lacks of room and TaskId, or in 2024-06-01 of room and user."""
+        task_id = agent.vendor_task_id or agent.session_name
+        whom = ("user_id", agent.user_id) if self._goes_by_user else ("vendor_task_id", task_id)
+        return tuple(name for name, value in (("room_id", agent.room_id), whom) if not value)
 
     @property
     def _goes_by_user(self) -> bool:
@@ -293,9 +318,3 @@ def _with_json_strings(config: Mapping[str, Any]) -> dict[str, Any]:
         return dict(config)
     llm = with_json_strings(given(config["LLMConfig"]), {"Custom", "Feature"})
     return {**config, "LLMConfig": llm}
-
-
-def _without_asking(outcome: Outcome) -> Conversation:
-    """Hold a conversation without a request."""
-    yield from ()
-    return outcome

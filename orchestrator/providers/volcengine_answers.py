@@ -118,15 +118,18 @@ def read_update(reply: Reply) -> Outcome:
 
 
 def read_presence(reply: Reply, agent_user_id: str) -> Outcome:
-    """Return what the answer to GetRoomOnlineUsers says of one user: `Done` if there, or `Gone`."""
+    """Return what the answer to GetRoomOnlineUsers says of one user: `Done` if there, or `Gone`.
+
+    `seen` is everybody in the room.
+    """
 
     def read(result: Any, request_id: str) -> Outcome:
         users = _online_users(result)
         if users is None:
             return unreadable("Result is not a list of users", request_id)
         if agent_user_id in users:
-            return Done(request_id=request_id)
-        return Gone(message="not in the room", request_id=request_id)
+            return Done(request_id=request_id, seen=users)
+        return Gone(message="not in the room", request_id=request_id, seen=users)
 
     return read_answer(reply, read)
 
@@ -193,18 +196,18 @@ def _was_started_before(outcome: Refused | Indefinite) -> bool:
     return told_by_code or ALREADY_STARTED in outcome.message.lower()
 
 
-def _online_users(result: Any) -> set[str] | None:
+def _online_users(result: Any) -> tuple[str, ...] | None:
     """Return who is in the room, visible or not; None if the result does not say."""
     match result:
         case {"RoomExists": False}:
-            return set()  # the other fields are absent then
+            return ()  # the other fields are absent then
         case {"RoomExists": True}:
             lists = [result.get("VisibleUserList"), result.get("InvisibleUserList")]
         case _:
             return None
     if not all(users is None or isinstance(users, list) for users in lists):
         return None
-    return {user for users in lists for user in users or [] if isinstance(user, str)}
+    return tuple(user for users in lists for user in users or [] if isinstance(user, str))
 
 
 def _throttled(response: Response, told: Outcome) -> Throttled:

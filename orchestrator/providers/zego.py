@@ -30,7 +30,17 @@ from orchestrator.core.outcome import (
     Refused,
     Throttled,
 )
-from orchestrator.providers.base import Conversation, Problem, Request, Spec, Stamp
+from orchestrator.providers.base import (
+    UNNAMED,
+    Conversation,
+    Heard,
+    Post,
+    Problem,
+    Request,
+    Spec,
+    Stamp,
+    without_asking,
+)
 from orchestrator.providers.fields import given
 from orchestrator.providers.reading import Verdict, printable, started, unreadable
 from orchestrator.providers.signing import Query, zego_query
@@ -48,6 +58,7 @@ from orchestrator.providers.zego_answers import (
     read_answer,
     read_command,
 )
+from orchestrator.providers.zego_callbacks import hear
 from orchestrator.providers.zego_commands import (
     ACTIONS,
     UPDATE_INSTANCE,
@@ -113,6 +124,8 @@ class Zego:
     server_secret: str
     endpoint: str = "https://aigc-aiagent-api.zegotech.cn"
     rtc_endpoint: str = "https://rtc-api.zego.im"
+    callback_secret: str | None = None
+    """Signs the callbacks of the project; not the server secret."""
     caps: Caps = field(default=CAPS, init=False)
     limits: Mapping[str, int] = field(default_factory=lambda: LIMITS, init=False)
 
@@ -179,11 +192,15 @@ class Zego:
 
     def stop(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Delete the instance at once; gracefully it might run on for two minutes."""
+        if not agent.vendor_task_id:
+            return (yield from without_asking(UNNAMED))
         fields = {"AgentInstanceId": agent.vendor_task_id}
         return acknowledged(read_answer((yield self._post(DELETE, fields, stamp))))
 
     def poll(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Ask for the instance's status by its id."""
+        if not agent.vendor_task_id:
+            return (yield from without_asking(UNNAMED))
         fields = {"AgentInstanceId": agent.vendor_task_id}
         answer = read_answer((yield self._post(QUERY, fields, stamp)))
         if not isinstance(answer, Answer):
@@ -193,12 +210,14 @@ class Zego:
         return Done(request_id=answer.request_id)
 
     def find(self, agent: Agent, stamp: Stamp) -> Conversation:
-        """Look for the agent's user id in its room, page after page.
+        """Look for the agent's user id in its room, page after page; `seen` is who was on them.
 
         `Done` has no handle: the room does not know the instance's id. `Gone` only after the last
-        page.
+        page. Without a room or a user id to look for, the instance is asked about instead.
         """
-        marker = ""
+        if not self._has_place(agent):
+            return (yield from self.poll(agent, stamp))
+        marker, seen = "", tuple[str, ...]()
         for _ in range(PAGE_LIMIT):
             query = {"RoomId": agent.room_id, "Mode": "0", "Limit": str(PAGE_SIZE)}
             if marker:
@@ -209,15 +228,18 @@ class Zego:
             users, following = _user_ids(page), page.data.get("Marker") or ""
             if users is None or not isinstance(following, str):
                 return unreadable("this is no page of users", page.request_id)
+            seen += tuple(users)
             if agent.name in users:
-                return Done(request_id=page.request_id)
+                return Done(request_id=page.request_id, seen=seen)
             if not users or not following:
-                return Gone(code="NotInRoom", request_id=page.request_id)
+                return Gone(code="NotInRoom", request_id=page.request_id, seen=seen)
             marker = following
         return Indefinite(code="RoomTooLarge", message=f"more than {PAGE_LIMIT} pages of users")
 
     def kick(self, agent: Agent, stamp: Stamp) -> Conversation:
         """Remove the agent's user id from its room."""
+        if not self._has_place(agent):
+            return (yield from without_asking(UNNAMED))
         query = {"RoomId": agent.room_id, "UserId[]": [agent.name]}
         return acknowledged(read_answer((yield self._get(KICK_OUT, query, stamp)), ROOM_CODES))
 
@@ -250,6 +272,22 @@ class Zego:
             UPDATE_INSTANCE, {**fields, "AgentInstanceId": agent.vendor_task_id}, stamp
         )
         return acknowledged(read_answer((yield request), UPDATE_CODES))
+
+    def hear(self, post: Post) -> Heard:
+        """Judge a callback. The body is not signed, so what it tells is no evidence."""
+        return hear(post, app_id=self.app_id, secret=self.callback_secret)
+
+    def missing(self, agent: Agent) -> tuple[str, ...]:
+        """Return `vendor_task_id` if there is neither that nor a room and a user id to remove.
+
+        The instance's id is enough by itself, so it is the one that is asked for.
+        """
+        can_stop = bool(agent.vendor_task_id) or self._has_place(agent)
+        return () if can_stop else ("vendor_task_id",)
+
+    def _has_place(self, agent: Agent) -> bool:
+        """Tell whether it is known which user of which room the agent is."""
+        return bool(agent.room_id and agent.name)
 
     def _register(self, template: Spec, stamp: Stamp) -> Conversation:
         """Make the vendor's template equal to ours, whether it knows one of that AgentId or not."""

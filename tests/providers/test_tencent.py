@@ -22,7 +22,15 @@ from orchestrator.core.outcome import (
     Refused,
     Throttled,
 )
-from orchestrator.providers.base import Conversation, Provider, Reply, Request, Response, Stamp
+from orchestrator.providers.base import (
+    UNNAMED,
+    Conversation,
+    Provider,
+    Reply,
+    Request,
+    Response,
+    Stamp,
+)
 from orchestrator.providers.reading import UNREADABLE
 from orchestrator.providers.signing import Unsigned, tc3_signature
 from orchestrator.providers.tencent import Tencent
@@ -266,6 +274,50 @@ def test_find_asks_by_session_and_poll_by_task() -> None:
     assert sent(next(provider.poll(AGENT, STAMP))) == {"TaskId": "v2_20260102_task"}
 
 
+@pytest.mark.parametrize(
+    ("verb", "known", "fields"),
+    [
+        (Verb.STOP, {"session_name": ""}, {"TaskId": "v2_20260102_task"}),
+        (Verb.POLL, {"session_name": ""}, {"TaskId": "v2_20260102_task"}),
+        (Verb.FIND, {"session_name": ""}, {"TaskId": "v2_20260102_task"}),
+        (Verb.STOP, {"vendor_task_id": None}, None),
+        (Verb.POLL, {"vendor_task_id": None}, None),
+        (Verb.FIND, {"session_name": "", "vendor_task_id": None}, None),
+        (Verb.KICK, {"name": ""}, None),
+        (Verb.KICK, {"room_id": ""}, None),
+    ],
+)
+def test_an_orphan_is_asked_about_by_what_is_known(
+    verb: Verb, known: dict[str, Any], fields: dict[str, Any] | None
+) -> None:
+    ask = {
+        Verb.STOP: tencent().stop,
+        Verb.POLL: tencent().poll,
+        Verb.FIND: tencent().find,
+        Verb.KICK: tencent().kick,
+    }[verb]
+    conversation = ask(agent(**known), STAMP)
+    if fields is not None:
+        assert sent(next(conversation)) == fields
+        return
+    with pytest.raises(StopIteration) as end:
+        next(conversation)
+    assert end.value.value == UNNAMED
+
+
+@pytest.mark.parametrize(
+    ("known", "missing"),
+    [
+        ({}, ()),
+        ({"session_name": "", "name": "", "room_id": ""}, ()),
+        ({"vendor_task_id": None}, ("vendor_task_id",)),
+        ({"vendor_task_id": ""}, ("vendor_task_id",)),
+    ],
+)
+def test_only_a_task_id_stops(known: dict[str, Any], missing: tuple[str, ...]) -> None:
+    assert tencent().missing(agent(**known)) == missing
+
+
 @pytest.mark.parametrize("verb", Verb)
 def test_the_action_of_a_verb_is_the_first_request(verb: Verb) -> None:
     provider: Provider = tencent()
@@ -335,6 +387,14 @@ def test_kick(room: str, replies: Sequence[Reply], rooms: list[Any], kind: type[
         (Verb.FIND, {"Status": "InProgress", "TaskId": "t-1"}, Done(handle="t-1")),
         (Verb.FIND, {"Status": "Preparing", "TaskId": ""}, Done(handle=None)),
         (Verb.FIND, {"Status": "Idle"}, Done(handle=None)),
+        (
+            Verb.FIND,
+            {"Status": "Idle", "TaskId": "t-1", "SessionId": "s-1"},
+            Done(handle="t-1", name="s-1"),
+        ),
+        (Verb.POLL, {"Status": "Idle", "SessionId": "s-1"}, Done(name="s-1")),
+        (Verb.POLL, {"Status": "Idle", "SessionId": ""}, Done(name=None)),
+        (Verb.POLL, {"Status": "Idle", "SessionId": 5}, Done(name=None)),
         (Verb.FIND, {"Status": "Stopped", "TaskId": "t-1"}, Gone(code="Stopped")),
         (Verb.POLL, {"Status": "InProgress", "RequestId": "r"}, Done(request_id="r")),
         (Verb.POLL, {"Status": "Stopped"}, Gone(code="Stopped")),

@@ -8,7 +8,15 @@ import pytest
 
 from orchestrator.core.model import Agent, Recovery, Verb
 from orchestrator.core.outcome import Done, Gone, NotSent, Outcome, Refused
-from orchestrator.providers.base import Conversation, Provider, Reply, Request, Response, Stamp
+from orchestrator.providers.base import (
+    UNNAMED,
+    Conversation,
+    Provider,
+    Reply,
+    Request,
+    Response,
+    Stamp,
+)
 from orchestrator.providers.volcengine import (
     API_VERSIONS,
     IDLE_TIMEOUT,
@@ -233,14 +241,28 @@ def test_poll_is_signed_as_the_vendors_sdk_signs_it() -> None:
     request, outcome = converse(
         signed_account(given).poll(row, stamp()),
         answer(
-            {"ResponseMetadata": {}, "Result": {"RoomExists": True, "VisibleUserList": ["bot-1"]}}
+            {
+                "ResponseMetadata": {},
+                "Result": {
+                    "RoomExists": True,
+                    "VisibleUserList": ["user-1"],
+                    "InvisibleUserList": ["bot-1"],
+                },
+            }
         ),
     )
     assert request.headers == SIGNED["online_users_get"]["headers_after"]
     assert (request.method, request.action, request.body) == ("GET", ONLINE_USERS, b"")
     sent = parse_qs(urlsplit(request.url).query)
     assert sent == {key: [value] for key, value in given["query"].items()}
-    assert outcome == Done()
+    assert outcome == Done(seen=("user-1", "bot-1"))
+
+
+def test_poll_sees_who_else_is_in_the_room() -> None:
+    others = {"RoomExists": True, "VisibleUserList": ["bot-2", "user-1"]}
+    reply = answer({"ResponseMetadata": {"RequestId": "r"}, "Result": others})
+    _, outcome = converse(account().poll(agent(), stamp()), reply)
+    assert outcome == Gone(message="not in the room", request_id="r", seen=("bot-2", "user-1"))
 
 
 def test_poll_of_an_empty_room() -> None:
@@ -265,6 +287,39 @@ def test_what_the_vendor_cannot_do_sends_nothing(verb: str) -> None:
         next(getattr(account(), verb)(agent(), stamp()))
     assert isinstance(end.value.value, Refused)
     assert end.value.value.code == "Unsupported"
+
+
+@pytest.mark.parametrize(
+    ("version", "known", "missing"),
+    [
+        ("2024-12-01", {}, ()),
+        ("2024-12-01", {"session_name": "", "vendor_task_id": "t"}, ()),
+        ("2024-12-01", {"session_name": "", "vendor_task_id": "t", "user_id": "", "name": ""}, ()),
+        ("2024-12-01", {"session_name": ""}, ("vendor_task_id",)),
+        ("2024-12-01", {"vendor_task_id": "t", "room_id": ""}, ("room_id",)),
+        ("2025-06-01", {"session_name": "", "room_id": ""}, ("room_id", "vendor_task_id")),
+        ("2024-06-01", {"session_name": ""}, ()),
+        ("2024-06-01", {"vendor_task_id": "t", "user_id": ""}, ("user_id",)),
+        ("2024-06-01", {"user_id": "", "room_id": ""}, ("room_id", "user_id")),
+    ],
+)
+def test_a_stop_that_lacks_something_is_not_sent(
+    version: str, known: dict[str, Any], missing: tuple[str, ...]
+) -> None:
+    vendor, orphan = account(api_version=version), agent(**known)
+    assert vendor.missing(orphan) == missing
+    conversation = vendor.stop(orphan, stamp())
+    if not missing:
+        assert next(conversation).action == STOP
+        return
+    with pytest.raises(StopIteration) as end:
+        next(conversation)
+    assert end.value.value == UNNAMED
+
+
+def test_an_orphan_is_stopped_by_its_handle() -> None:
+    request, _ = converse(account().stop(agent(session_name="", vendor_task_id="theirs"), stamp()))
+    assert json.loads(request.body) == {"AppId": APP_ID, "RoomId": "room-1", "TaskId": "theirs"}
 
 
 @pytest.mark.parametrize("version", API_VERSIONS)

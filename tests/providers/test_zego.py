@@ -21,7 +21,15 @@ from orchestrator.core.outcome import (
     Refused,
     Throttled,
 )
-from orchestrator.providers.base import Conversation, Provider, Reply, Request, Response, Stamp
+from orchestrator.providers.base import (
+    UNNAMED,
+    Conversation,
+    Provider,
+    Reply,
+    Request,
+    Response,
+    Stamp,
+)
 from orchestrator.providers.reading import UNREADABLE
 from orchestrator.providers.signing import zego_signature
 from orchestrator.providers.zego import PAGE_LIMIT, Zego
@@ -84,14 +92,14 @@ def drive(conversation: Conversation, *replies: Reply) -> tuple[list[Request], O
     raise AssertionError("it asks for more")
 
 
-def conversation_of(verb: Verb, provider: Provider) -> Conversation:
+def conversation_of(verb: Verb, provider: Provider, who: Agent = AGENT) -> Conversation:
     return {
-        Verb.START: lambda: provider.start(AGENT, SPEC, stamp()),
-        Verb.STOP: lambda: provider.stop(AGENT, stamp()),
-        Verb.FIND: lambda: provider.find(AGENT, stamp()),
-        Verb.POLL: lambda: provider.poll(AGENT, stamp()),
-        Verb.KICK: lambda: provider.kick(AGENT, stamp()),
-        Verb.UPDATE: lambda: provider.update(AGENT, SPEC, stamp()),
+        Verb.START: lambda: provider.start(who, SPEC, stamp()),
+        Verb.STOP: lambda: provider.stop(who, stamp()),
+        Verb.FIND: lambda: provider.find(who, stamp()),
+        Verb.POLL: lambda: provider.poll(who, stamp()),
+        Verb.KICK: lambda: provider.kick(who, stamp()),
+        Verb.UPDATE: lambda: provider.update(who, SPEC, stamp()),
     }[verb]()
 
 
@@ -307,12 +315,21 @@ def page(*users: str, marker: object = "") -> Response:
 @pytest.mark.parametrize(
     ("pages", "expected"),
     [
-        ([page("user_1", "orc-agent")], Done(request_id="77")),
-        ([page("user_1")], Gone(code="NotInRoom", request_id="77")),
+        (
+            [page("user_1", "orc-agent")],
+            Done(request_id="77", seen=("user_1", "orc-agent")),
+        ),
+        ([page("user_1")], Gone(code="NotInRoom", request_id="77", seen=("user_1",))),
         ([page()], Gone(code="NotInRoom", request_id="77")),
         ([page(marker="m")], Gone(code="NotInRoom", request_id="77")),
-        ([page("a", marker="m1"), page("orc-agent")], Done(request_id="77")),
-        ([page("a", marker="m1"), page("b", marker=None)], Gone(code="NotInRoom", request_id="77")),
+        (
+            [page("a", marker="m1"), page("orc-agent", marker="m2")],
+            Done(request_id="77", seen=("a", "orc-agent")),
+        ),
+        (
+            [page("a", marker="m1"), page("b", marker=None)],
+            Gone(code="NotInRoom", request_id="77", seen=("a", "b")),
+        ),
         ([page("a", marker="m1"), Indefinite(code="timeout")], Indefinite(code="timeout")),
         ([answered(100000005)], Denied(code="100000005", message="said so", request_id="77")),
     ],
@@ -353,6 +370,50 @@ def test_a_room_without_end_is_given_up() -> None:
     assert len(requests) == PAGE_LIMIT
     assert isinstance(outcome, Indefinite)
     assert outcome.code == "RoomTooLarge"
+
+
+# --- orphans: what was never announced has no names of ours ---
+
+
+@pytest.mark.parametrize(
+    ("known", "missing"),
+    [
+        ({"session_name": "", "stream_id": ""}, ()),
+        ({"room_id": "", "name": ""}, ()),
+        ({"vendor_task_id": None}, ()),
+        ({"vendor_task_id": None, "room_id": ""}, ("vendor_task_id",)),
+        ({"vendor_task_id": "", "name": ""}, ("vendor_task_id",)),
+    ],
+)
+def test_what_a_stop_lacks(known: dict[str, Any], missing: tuple[str, ...]) -> None:
+    assert zego().missing(agent(**known)) == missing
+
+
+@pytest.mark.parametrize(
+    ("known", "verb", "action"),
+    [
+        ({"room_id": ""}, Verb.FIND, "QueryAgentInstanceStatus"),
+        ({"name": ""}, Verb.FIND, "QueryAgentInstanceStatus"),
+        ({"room_id": "", "name": ""}, Verb.STOP, "DeleteAgentInstance"),
+        ({"vendor_task_id": None}, Verb.FIND, "DescribeUserList"),
+        ({"vendor_task_id": None}, Verb.KICK, "KickoutUser"),
+        ({"vendor_task_id": None}, Verb.STOP, None),
+        ({"vendor_task_id": None}, Verb.POLL, None),
+        ({"vendor_task_id": None, "name": ""}, Verb.FIND, None),
+        ({"room_id": ""}, Verb.KICK, None),
+        ({"name": ""}, Verb.KICK, None),
+    ],
+)
+def test_an_orphan_is_asked_about_by_what_is_known(
+    known: dict[str, Any], verb: Verb, action: str | None
+) -> None:
+    conversation = conversation_of(verb, zego(), agent(**known))
+    if action is not None:
+        assert next(conversation).action == action
+        return
+    with pytest.raises(StopIteration) as end:
+        next(conversation)
+    assert end.value.value == UNNAMED
 
 
 # --- answers ---
