@@ -12,6 +12,7 @@ PIP := $(PY) -m pip -qq --disable-pip-version-check
 INSTALL := $(PIP) install --no-warn-script-location --no-build-isolation
 SOURCES := orchestrator migrations tests benchmarks
 SEEDS := 200
+MINUTES := 10
 # The tests of the pure core cover it whole by themselves; the others wait more than they work.
 PURE := tests/core tests/providers
 # Each of these starts a dozen daemons of its own and kills or freezes them: one at a time.
@@ -19,7 +20,7 @@ APART := tests/crash
 WORKERS := 3
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt fmt-check lint types arch tidy sim mutants bench lock clean
+.PHONY: help run test check fmt fmt-check lint types arch tidy sim mutants chaos bench lock clean
 .DELETE_ON_ERROR:
 
 help: ## show this
@@ -89,6 +90,11 @@ sim: $(VENV)/dev.stamp ## the core against a faulty world: 200 seeds, or one: ma
 
 mutants: $(VENV)/dev.stamp ## deliberately wrong cores, each of which the simulation must catch
 	@$(PY) -m tests.simulation --mutants
+
+# By its exit code: 1 if a promise was broken.
+chaos: $(VENV)/dev.stamp ## everything goes wrong at once: 10 minutes on each database; SEED= MINUTES= DATABASE=
+	@$(PY) -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(DATABASE),--database $(DATABASE))
 
 bench: $(VENV)/dev.stamp ## speed and memory, as ratios to a bare loop
 	@$(PY) -m benchmarks
