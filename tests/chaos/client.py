@@ -40,6 +40,7 @@ PASSING: Final = (
     asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a server's last words that came while nothing was asked
     OSError,
     TimeoutError,
 )

@@ -22,6 +22,11 @@ class Leak:
     excused_s: float
     """Of these: nobody could work, since there was no daemon, no database, or no machine."""
 
+    @property
+    def owed_s(self) -> float:
+        """Return the rest, which the bounds are about."""
+        return self.seconds - self.excused_s
+
 
 def find_leaks(agents: Sequence[Lived], diary: Diary, now: datetime) -> list[Leak]:
     """Return the leak of every agent that outlived its row's wish, however short."""
@@ -39,7 +44,7 @@ def too_long(leaks: Sequence[Leak], times: Times) -> list[Finding]:
             (leak.agent.task_id,),
         )
         for leak in leaks
-        if leak.seconds - leak.excused_s > (times.zombie_leak_s if leak.is_zombie else times.leak_s)
+        if leak.owed_s > (times.zombie_leak_s if leak.is_zombie else times.leak_s)
     ]
 
 

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 from tests.chaos.checkers import ours
-from tests.chaos.leaks import Leak
 from tests.chaos.run import Verdict
 
 Figures = dict[str, Any]
@@ -39,12 +38,13 @@ def figures(verdict: Verdict) -> Figures:
         "limiter overshoot": promises["P6"],
         "limiter windows not judged": verdict.unjudged,
         "broken otherwise": promises["P3"] + promises["P8"],
-        "leaked s, p50/p99/max": _spread(wanted, len(starts)),
-        "leaked s, nobody could work": round(sum(leak.excused_s for leak in wanted), 1),
-        "leaked s, bound": plan.times.leak_s,
+        "leaked s, p50/p99/max": _spread([leak.seconds for leak in wanted], len(starts)),
+        "while somebody could work": _spread([leak.owed_s for leak in wanted], len(starts)),
+        "bound of that": plan.times.leak_s,
         "zombies": len(zombies),
-        "zombies leaked s, p50/p99/max": _spread(zombies, len(zombies)),
-        "zombies leaked s, bound": plan.times.zombie_leak_s,
+        "zombies leaked s, p50/p99/max": _spread([leak.seconds for leak in zombies]),
+        "zombies, while somebody could": _spread([leak.owed_s for leak in zombies]),
+        "bound of that, of zombies": plan.times.zombie_leak_s,
         "agreed after s": round(verdict.calm_s, 1),
         "agreed after s, bound": plan.times.calm_s,
     }
@@ -67,9 +67,9 @@ def as_json(verdicts: Sequence[Verdict]) -> str:
     return json.dumps(told, indent=2)
 
 
-def _spread(leaks: Sequence[Leak], agents: int) -> tuple[float, float, float]:
+def _spread(leaked: Sequence[float], agents: int = 0) -> tuple[float, float, float]:
     """Return the middle, the hundredth and the worst of all agents; most of them leak nothing."""
-    seconds = sorted([*(leak.seconds for leak in leaks), *[0.0] * (agents - len(leaks))])
+    seconds = sorted([*leaked, *[0.0] * (agents - len(leaked))])
     if not seconds:
         return 0.0, 0.0, 0.0
     last = len(seconds) - 1

@@ -25,6 +25,8 @@ from tests.daemon.talk import WALKIE
 
 PAUSE_S: Final = 0.2
 """Between two edits at most."""
+TALKS: Final = 0.3
+"""Share of what users do that is pressing buttons."""
 POLICIES: Final = ("never", "never", "on_failure", "always")
 DEADLINES_S: Final = (0.0, 10.0)
 
@@ -82,12 +84,16 @@ class Users:
         """Edit until it is calm. The edit that is on its way then is finished."""
         while not self.calm.is_set():
             await anyio.sleep(self.lots.uniform(0, PAUSE_S))
-            place = self.lots.choice(self.places)
-            if place.customer.name == ZEGO.name and self.lots.random() < _TALKS:
-                await self._talk(place)
+            if self.lots.random() < TALKS:
+                await self._talk(self.lots.choice(self._talkers))
             else:
+                place = self.lots.choice(self.places)
                 await self._commit(place, self._draw(place))
             await self.walkie.release_due()
+
+    @property
+    def _talkers(self) -> list[Place]:
+        return [place for place in self.places if place.customer is WALKIE]
 
     async def _talk(self, place: Place) -> None:
         if place.mood is not Mood.ABSENT:
@@ -166,9 +172,6 @@ class Users:
         labels = as_json({"lot": self.lots.random()})
         return Edit("labels", update_task(place.id, labels=labels), renews=False)
 
-
-_TALKS: Final = 0.8
-"""Share of what ZEGO's users do that is talking."""
 
 Draw = Callable[[Users, Place], Edit]
 
