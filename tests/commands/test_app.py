@@ -9,6 +9,8 @@ from orchestrator.app import build_accounts, reveal_secrets
 from orchestrator.config import Config, understand
 from orchestrator.core.model import Agent
 from orchestrator.examples import EXAMPLES, SECRETS
+from orchestrator.providers.base import Forged, Garbled, Post
+from orchestrator.providers.callbacks import NO_SECRET
 from orchestrator.providers.spec import resolve_secrets
 
 KEYS: dict[str, dict[str, Any]] = {
@@ -78,6 +80,25 @@ def test_units_arrive_as_they_were_meant(vendor: str) -> None:
     assert runtime.max_agents == 14
     assert account.retry_base == timedelta(milliseconds=500)
     assert account.retry_cap == timedelta(seconds=60)
+
+
+SECRETS_OF_CALLBACKS = {
+    "volcengine": "callback_secret",
+    "tencent": "callback_key",
+    "zego": "callback_secret",
+}
+
+
+@pytest.mark.parametrize(("vendor", "key"), SECRETS_OF_CALLBACKS.items())
+def test_an_account_with_a_callback_secret_judges_callbacks(vendor: str, key: str) -> None:
+    post = Post(headers={}, body=b"{}", received_at=datetime(2030, 1, 1, tzinfo=UTC))
+    written = {"provider": vendor, **KEYS[vendor]}
+    without = build_accounts(configured(accounts={vendor: written}))[vendor]
+    assert without.provider.hear(post) == NO_SECRET
+    written[key] = "fake-callback-secret"
+    heard = build_accounts(configured(accounts={vendor: written}))[vendor].provider.hear(post)
+    assert isinstance(heard, Forged | Garbled)
+    assert heard != NO_SECRET
 
 
 def test_nothing_that_is_built_shows_a_key() -> None:

@@ -363,7 +363,7 @@ BODY_FIELDS = ["Event", "AgentInstanceId", "AgentUserId", "RoomId", "Sequence", 
 
 @given(st.binary(max_size=200))
 def test_bytes_of_whatever_kind_never_raise(body: bytes) -> None:
-    assert hear(body) in (NO_OBJECT, WRONG_SIGNATURE)
+    assert isinstance(hear(body), Forged | Garbled)
 
 
 @given(st.dictionaries(st.sampled_from([*CREATED]), JSON))
