@@ -96,7 +96,8 @@ class Call:
             late = await self._wait_for_slot(request)
         except (DatabaseAway, StatementError) as error:
             # Nothing has left: who takes this for unknown waits for a proof of nothing.
-            return NotSent(code="RateLimited", message=f"no slot of {request.action}: {error}")
+            why = type(error).__name__
+            return NotSent(code="RateLimited", message=f"no slot of {request.action}: {why}")
         if late is not None:
             return late
         if self._errand.deadline_ns - boot_ns() < self._shortest_ns:
