@@ -35,7 +35,7 @@ def decide(row: Row, account: Account, now: datetime) -> Action:
 def _next(row: Row, account: Account, now: datetime) -> Action:
     if row.unwanted:
         return _end(row.unwanted, account.caps, now)
-    if row.is_watched:
+    if row.is_reported:
         return _attend(row, account, now)
     if not row.status.retires:
         return _keep(row, account, now)

@@ -55,7 +55,7 @@ def end_by_itself(
 
     What is only watched is left as it is: to retire it would mean to stop it.
     """
-    if row.is_watched:
+    if row.is_reported:
         return Step(row=row)
     step = retire(row, end_reason, at)
     task = step.row.task

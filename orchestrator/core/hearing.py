@@ -111,7 +111,7 @@ def _end(row: Row, agent: Agent, fact: Fact, account: Account, now: datetime) ->
     end_reason = fact.end_reason or EndReason.VENDOR_GONE
     if fact.is_signed and _is_final(agent, fact, account):
         return close_on_evidence(row, agent, Evidence.TOLD, now, account, end_reason)
-    if row.is_watched:
+    if row.is_reported:
         return Step(row=row.replace_agent(replace(agent, hinted_at=now)))
     if not _is_newest(row, agent):
         return Step(row=row)

@@ -339,7 +339,7 @@ class Row:
     """Open ledger rows, oldest first."""
 
     @property
-    def is_watched(self) -> bool:
+    def is_reported(self) -> bool:
         """Whether it stands for an agent that is only reported: nobody may stop it."""
         return self.orphan is not None and not self.orphan.stop
 

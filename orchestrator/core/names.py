@@ -26,6 +26,13 @@ def is_ours(name: str, prefix: str, installation: str) -> bool:
     return name.startswith(head) and len(tail) == RANDOM_LENGTH and set(tail) <= set(ALPHABET)
 
 
+def is_of_owner(name: str, prefix: str) -> bool:
+    """Return whether a name at a vendor was drawn by any installation of this owner."""
+    tail = name[len(prefix) :]
+    length = INSTALLATION_LENGTH + RANDOM_LENGTH
+    return name.startswith(prefix) and len(tail) == length and set(tail) <= set(ALPHABET)
+
+
 def stream_id(name: str, try_: int) -> str:
     """Return the stream id of one try: ZEGO wants a new one where the agent's user id stays."""
     return f"{name}_s{try_}"

@@ -109,7 +109,7 @@ def _assume_gone(row: Row, now: datetime) -> Step:
 
 def _obey(row: Row, now: datetime) -> Step:
     """Retire what the row as it stands does not want, whatever the changes said."""
-    if row.is_watched:
+    if row.is_reported:
         return Step(row=row)
     if row.task is None:
         return retire(row, EndReason.DELETED if row.orphan is None else EndReason.REQUESTED, now)

@@ -53,6 +53,8 @@ class Keys:
     """By the name that rows use."""
     secrets: Mapping[str, str] = field(repr=False)
     """What `{"$secret": "name"}` resolves to, by name."""
+    stops_foreign: bool = False
+    """Whether agents are stopped that none of our databases started."""
 
 
 class Book:
@@ -61,6 +63,7 @@ class Book:
     def __init__(self, keys: Keys) -> None:
         self.runtimes: Mapping[str, AccountRuntime] = keys.accounts
         self.secrets = keys.secrets
+        self.stops_foreign = keys.stops_foreign
         self._former: dict[str, AccountRuntime] = {}
         self._breakers: dict[str, Breaker] = {}
         self._offsets: dict[str, list[timedelta]] = {}
@@ -75,6 +78,7 @@ class Book:
         self._former |= self.runtimes
         self.runtimes = keys.accounts
         self.secrets = keys.secrets
+        self.stops_foreign = keys.stops_foreign
 
     def runtime(self, name: str) -> AccountRuntime:
         """Return an account; one that a reload removed is still there for calls in flight."""

@@ -19,6 +19,8 @@ from orchestrator.core.announce import abandon, announce
 from orchestrator.core.arrange import arrange, lease, park
 from orchestrator.core.deadline import lapse
 from orchestrator.core.decide import decide
+from orchestrator.core.fact import in_order
+from orchestrator.core.hearing import hear
 from orchestrator.core.incarnation import fail, supersede
 from orchestrator.core.model import (
     Account,
@@ -28,16 +30,18 @@ from orchestrator.core.model import (
     Step,
     Verb,
     WaitingFor,
+    What,
     WorkClass,
 )
 from orchestrator.core.replace import replace
 from orchestrator.core.wishes import absorb
 from orchestrator.daemon import preflight
-from orchestrator.daemon.book import DENIED_RETRY, PROBE_WITHIN, Book
+from orchestrator.daemon.book import Book
+from orchestrator.daemon.gates import Gates
 from orchestrator.daemon.limiter import Ticket
 from orchestrator.daemon.preflight import Changed, Unfit
 from orchestrator.daemon.stranger import account_name, address, estrange
-from orchestrator.store import accounts, daemons, rows
+from orchestrator.store import accounts, rows
 from orchestrator.store.accounts import Standing
 from orchestrator.store.draft import Draft
 from orchestrator.store.engine import Connection
@@ -157,19 +161,11 @@ class _Claim:
         self.now = present.anchor.then
         self.draft = Draft(now=self.now)
         self.claimed = Claimed()
-        self.standings = present.standings
-        self.amnesty_at: datetime | None = None
-        self.accounts: dict[str, Account] = {}
-        self.free: dict[str, int] = {}
-        self.probes: dict[str, datetime] = {}
-        """Denied accounts of which a start was announced, and until when no other may be."""
+        self.gates = Gates(desk.book, present.standings, self.now)
 
     def run(self, found: Sequence[Read]) -> None:
         """Decide about each row, as many as time allows, and write what came of it."""
-        if any(one.is_watched for one in found):
-            self.amnesty_at = daemons.read_amnesty(self.connection, self.now)
-        self.accounts = {name: self._see(name) for name in self.desk.book.names}
-        self._lock_accounts(found)
+        self.gates.open(self.connection, found)
         until_ns = boot_ns() + DECIDE_NS_MAX
         for number, one in enumerate(found, start=1):
             self._take(one)
@@ -177,49 +173,8 @@ class _Claim:
                 self.claimed.fitted = number
                 break
         self.draft.write(self.connection)
-        for name, until in sorted(self.probes.items()):
-            accounts.move_probe(self.connection, name, self.now, until)
+        self.gates.close(self.connection)
         self.claimed.written += len(self.draft.held) + len(self.draft.forgotten)
-
-    # --- accounts ---
-
-    def _see(self, name: str) -> Account:
-        return self.desk.book.account(name, self.standings.get(name), self.amnesty_at)
-
-    def _lock_accounts(self, found: Sequence[Read]) -> None:
-        """Let no other claim count or look for the same place at the same time.
-
-        Only accounts whose places are few need it: `max_agents`, one row a user, chosen ids; and
-        denied ones, whose next probe is written at the end. All are locked here, in one order, so
-        that no two transactions wait for each other.
-        """
-        names = {name for one in found if (name := self._crowded(one)) is not None}
-        accounts.lock_states(self.connection, sorted(names))
-        most = {name: self._max_agents(name) for name in sorted(names)}
-        limited = {name: limit for name, limit in most.items() if limit is not None}
-        live = accounts.count_live(self.connection, list(limited))
-        for name, limit in limited.items():
-            self._set_free(name, limit - live.get(name, 0))
-
-    def _max_agents(self, name: str) -> int | None:
-        return self.desk.book.max_agents(name, self.standings.get(name))
-
-    def _crowded(self, one: Read) -> str | None:
-        task = one.row.task
-        if task is None or one.spec is UNREAD or task.account not in self.accounts:
-            return None
-        if self._is_denied(task.account) or self._max_agents(task.account) is not None:
-            return task.account
-        provider = self.desk.book.runtimes[task.account].provider
-        return task.account if preflight.needs_account_lock(provider, one.spec) else None
-
-    def _is_denied(self, name: str) -> bool:
-        standing = self.standings.get(name)
-        return standing is not None and standing.denied_code is not None
-
-    def _set_free(self, name: str, free: int) -> None:
-        self.free[name] = free
-        self.accounts[name] = replace(self.accounts[name], has_room=free > 0)
 
     # --- one row ---
 
@@ -229,11 +184,15 @@ class _Claim:
         if one.unreadable:
             step = _then(step, fail(step.row, "Unreadable", one.unreadable, self.now))
         name = account_name(step.row)
-        account = self.accounts.get(name)
+        account = self.gates.accounts.get(name)
         if account is None:
-            self._hold(one, estrange(step, name, self.now))
+            # What the vendor told waits for a daemon that has the account.
+            self._hold(replace(one, facts=(), told=()), estrange(step, name, self.now))
             return
+        step = _then(step, hear(step.row, one.facts, account, self.now))
         step = _then(step, lapse(step.row, account, self.now))
+        if self._is_unfit(one, step):
+            return
         match decide(step.row, account, self.now):
             case Forget():
                 self._forget(one, step)
@@ -243,6 +202,18 @@ class _Claim:
                 self._call(one, step, call, account)
             case other:
                 assert_never(other)
+
+    def _is_unfit(self, one: Read, step: Step) -> bool:
+        """Dismiss an orphan of which too little is known to stop it, and say what is missing."""
+        if one.row.orphan is None or not step.row.unwanted:
+            return False
+        provider = self.desk.book.runtimes[account_name(step.row)].provider
+        lacking = provider.missing(step.row.unwanted[0])
+        if not lacking:
+            return False
+        said = f"Incomplete: to stop it, {' and '.join(lacking)} must be given"
+        self.draft.dismiss(step.row, said)
+        return True
 
     def _call(self, one: Read, step: Step, call: Call, account: Account) -> None:
         if self.room.get((account.name, call.work_class), 0) <= 0:
@@ -312,7 +283,7 @@ class _Claim:
         self._record(one, replace(step, row=row), lease_until=until)
         self.room[account.name, call.work_class] -= 1
         if call.verb is Verb.START:
-            self._note_start(account, is_new=call.agent is None or agent.is_idle)
+            self.gates.note_start(account, is_new=call.agent is None or agent.is_idle)
         self.claimed.orders.append(
             Order(
                 row=row,
@@ -325,24 +296,11 @@ class _Claim:
             )
         )
 
-    def _note_start(self, account: Account, *, is_new: bool) -> None:
-        """Close the gate behind a start: one fewer place, and one probe is enough."""
-        name = account.name
-        if is_new and name in self.free:
-            self._set_free(name, self.free[name] - 1)
-        if self._is_denied(name):
-            until = self.probes[name] = self.now + DENIED_RETRY
-            self.accounts[name] = replace(self.accounts[name], denied_until=until)
-        if account.circuit_open_until is not None:
-            self.desk.book.hold_probe(name, self.now)
-            until = self.now + PROBE_WITHIN
-            self.accounts[name] = replace(self.accounts[name], circuit_open_until=until)
-
     # --- what becomes of a row that is not called about ---
 
     def _rest(self, one: Read, step: Step) -> None:
         name = account_name(step.row)
-        account = self.accounts.get(name)
+        account = self.gates.accounts.get(name)
         if account is None:
             self._hold(one, estrange(step, name, self.now))
             return
@@ -362,6 +320,7 @@ class _Claim:
 
     def _record(self, one: Read, step: Step, lease_until: datetime | None = None) -> None:
         self.draft.taken.extend(one.changes)
+        self.draft.told.extend(one.told)
         self.draft.ledger(one.row.agents, step.row, step.ended)
         owner = None if lease_until is None else self.desk.daemon_id
         self.draft.hold(step.row, owner, lease_until)
@@ -371,13 +330,24 @@ class _Claim:
     def _forget(self, one: Read, step: Step) -> None:
         self.draft.taken.extend(one.changes)
         self.draft.ledger(one.row.agents, step.row, step.ended)
+        self.draft.told.extend(one.told)
         self.draft.forgotten.append(step.row.status.task_id)
         self._tell(one, step)
 
     def _tell(self, one: Read, step: Step) -> None:
         """Say who wished what, and what time or a mistake in the row did without a call."""
         for change in one.changes:
-            self.draft.tell("wish", step.row, actor=change.actor, action=change.what.value)
+            if change.what is not What.FACT:
+                self.draft.tell("wish", step.row, actor=change.actor, action=change.what.value)
+        for fact in in_order(one.facts):
+            self.draft.tell(
+                "callback",
+                step.row,
+                actor="vendor",
+                action=fact.event.value,
+                code=fact.code,
+                message=fact.message,
+            )
         before, after = one.row.status.phase, step.row.status.phase
         if before is not after:
             status = step.row.status

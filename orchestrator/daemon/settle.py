@@ -5,7 +5,7 @@ announce gave it; else another daemon goes on with the row, and only the ledger 
 Rule 2: no row lock is waited for. What is locked by others comes again with the next batch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,16 +13,19 @@ from orchestrator.core.action import Flight, Forget
 from orchestrator.core.arrange import arrange
 from orchestrator.core.decide import decide
 from orchestrator.core.evolve import evolve
-from orchestrator.core.late import is_awaited, learn
-from orchestrator.core.model import Account, Row, Status, Verb, What
-from orchestrator.core.outcome import Denied, Done, Expired, Outcome, Settled
+from orchestrator.core.fact import Event, Fact
+from orchestrator.core.late import another, is_awaited, learn
+from orchestrator.core.model import Account, Agent, Row, Status, Verb, What
+from orchestrator.core.orphan import Owner
+from orchestrator.core.outcome import Denied, Done, Expired, Gone, Outcome, Settled
 from orchestrator.daemon.book import DENIED_RETRY
 from orchestrator.daemon.claim import Order
 from orchestrator.daemon.stranger import account_name
-from orchestrator.store import accounts, ledger, rows
+from orchestrator.store import accounts, fact_reading, facts, ledger, orphans, rows
 from orchestrator.store.draft import Draft
 from orchestrator.store.engine import Connection
 from orchestrator.store.engine import now as database_now
+from orchestrator.store.facts import Told
 from orchestrator.store.rows import Lease
 
 
@@ -47,6 +50,8 @@ class Settling:
     """How the accounts stand as far as this daemon knows; a claim will look again."""
     denied: frozenset[str]
     """Accounts that the database says are denied."""
+    owner: Owner
+    """Whose names tell which agents are ours."""
 
 
 def settle(
@@ -67,6 +72,8 @@ def settle(
         else:
             _add_late(connection, settling, one, draft)
     draft.write(connection)
+    fact_reading.tell_parked(connection, _learnt(batch), settling.daemon_name)
+    _tell_seen(connection, settling, batch)
     _tell_accounts(connection, settling, batch, now)
     return later
 
@@ -96,11 +103,56 @@ def _add_late(connection: Connection, settling: Settling, one: Settlement, draft
     outcome, flight = one.settled.outcome, one.order.flight
     agent = ledger.lock_one(connection, flight.agent.id)
     if isinstance(outcome, Done) and outcome.handle is not None and agent is not None:
-        learnt = learn(agent, outcome.handle, one.order.account.caps)
-        ledger.write_agents(connection, [learnt])
+        _learn(connection, one, agent, outcome.handle)
         rows.make_statuses(connection, [_last_status(one.order.row, draft.now)])
         rows.tell(connection, flight.task_id, What.LEDGER, settling.daemon_name)
     _tell(draft, settling, one, one.order.row, event="late")
+
+
+def _learn(connection: Connection, one: Settlement, agent: Agent, handle: str) -> None:
+    """Add a handle to its ledger row, or, where that has another, in a row of its own."""
+    caps = one.order.account.caps
+    if agent.vendor_task_id in {None, handle} or caps.names_handle:
+        ledger.write_agents(connection, [learn(agent, handle, caps)])
+        return
+    second = another(agent, handle)
+    if ledger.lock_one(connection, second.id) is None:
+        ledger.add_agents(connection, [(one.order.flight.task_id, second)])
+
+
+def _learnt(batch: Sequence[Settlement]) -> Iterator[tuple[str, str, str]]:
+    """Yield the handles that were told, each with its account and row."""
+    for one in batch:
+        outcome = one.settled.outcome
+        if isinstance(outcome, Done) and outcome.handle is not None:
+            yield one.order.account.name, outcome.handle, one.order.flight.task_id
+
+
+def _tell_seen(connection: Connection, settling: Settling, batch: Sequence[Settlement]) -> None:
+    """Write down what else of ours was found: in the rooms, and under the handles, asked about."""
+    for one in batch:
+        outcome, row = one.settled.outcome, one.order.row
+        if not isinstance(outcome, Done | Gone):
+            continue
+        name = outcome.name if isinstance(outcome, Done) else None
+        if row.is_reported and settling.owner.has(name):
+            orphans.claim_as_ours(connection, row.status.task_id, settling.daemon_name)
+        found = [_seen(name, one) for name in outcome.seen if settling.owner.may_have(name)]
+        if found:
+            told = Told(account=one.order.account.name, facts=tuple(found))
+            facts.receive(connection, [told], settling.daemon_name)
+
+
+def _seen(name: str, one: Settlement) -> Fact:
+    """Return what a look into a room tells of one of those who were in it."""
+    asked_at = one.settled.asked_at
+    return Fact(
+        key=f"seen:{name}:{asked_at:%Y-%m-%dT%H:%M}",
+        event=Event.SEEN,
+        event_at=asked_at,
+        name=name,
+        room_id=one.order.flight.agent.room_id,
+    )
 
 
 def _last_status(row: Row, now: datetime) -> Status:

@@ -15,6 +15,7 @@ import anyio
 import structlog
 
 from orchestrator.core.model import Verb, WorkClass
+from orchestrator.core.orphan import Owner
 from orchestrator.core.outcome import Denied, Done, NotSent, Outcome, Throttled
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.limiter import Action, Limiter
@@ -52,6 +53,7 @@ class Desk:
     tally: Tally
     daemon_id: str
     daemon_name: str
+    owner: Owner
     nudge: Callable[[], None]
 
 
@@ -141,6 +143,7 @@ class Settler:
             accounts={
                 name: book.account(name, self.standings.get(name), None) for name in book.names
             },
+            owner=self._desk.owner,
             denied=frozenset(
                 name for name, standing in self.standings.items() if standing.denied_code
             ),

@@ -24,7 +24,8 @@ from anyio.abc import TaskGroup
 from orchestrator import __version__
 from orchestrator.clock import Anchor, boot_ns
 from orchestrator.core.names import RANDOM_LENGTH, compose
-from orchestrator.daemon import callbacks, recorder, settler
+from orchestrator.core.orphan import Owner
+from orchestrator.daemon import callbacks, orphans, recorder, settler
 from orchestrator.daemon.book import Book, Keys
 from orchestrator.daemon.claim import Desk
 from orchestrator.daemon.gateway import Gateway
@@ -232,7 +233,7 @@ class _Daemon:
             async with anyio.create_task_group() as aside:
                 aside.start_soon(Fan(waker, (self.tasks_seat, self.lanes_seat)).run)
                 aside.start_soon(self._watch, signals, loops)
-                for work in (janitor.beat, janitor.sweep, janitor.prune):
+                for work in (janitor.beat, janitor.sweep, janitor.prune, self._orphans().run):
                     aside.start_soon(work)
                 with self.working:
                     await self._work(loops)
@@ -332,7 +333,21 @@ class _Daemon:
             tally=self.tally,
             daemon_id=self.begun.daemon_id,
             daemon_name=self.setup.name,
+            owner=self._owner(),
             nudge=self._nudge,
+        )
+
+    def _owner(self) -> Owner:
+        return Owner(prefix=self.setup.owner_prefix, mark=self.begun.mark)
+
+    def _orphans(self) -> orphans.Watch:
+        return orphans.Watch(
+            database=self.setup.database,
+            book=self.book,
+            owner=self._owner(),
+            daemon_id=self.begun.daemon_id,
+            daemon_name=self.setup.name,
+            nudge=self.tasks_seat.nudge,
         )
 
     def _parts(self, settling: Settler) -> Parts:

@@ -64,9 +64,11 @@ _may_live = and_(
 )
 """Something of it may be at the vendor. A ledger row of which nothing ever left takes no place, or
 a start that missed its slot would wait for the place that it holds itself."""
+_is_counted = vendor_agent.c.task_id.is_not(None)
+"""What no task of ours stands for fills the vendor's limit, and not one of ours."""
 _LIVE = (
     select(vendor_agent.c.account, func.count())
-    .where(one_of(vendor_agent.c.account, "names"), _may_live)
+    .where(one_of(vendor_agent.c.account, "names"), _may_live, _is_counted)
     .group_by(vendor_agent.c.account)
 )
 _DENY = (
@@ -198,7 +200,7 @@ _COUNT = (
     .where(one_of(account_state.c.account, "names"))
     .values(
         live_agents=select(func.count())
-        .where(vendor_agent.c.account == account_state.c.account, _may_live)
+        .where(vendor_agent.c.account == account_state.c.account, _may_live, _is_counted)
         .scalar_subquery()
     )
 )

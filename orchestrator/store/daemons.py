@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
 
-from orchestrator.store.schema import daemon, installation, vendor_agent
+from orchestrator.store.schema import daemon, installation, orphan_task, vendor_agent
 
 SILENT_AFTER = timedelta(seconds=30)
 """A daemon that has not said so for this long is not running."""
@@ -144,6 +144,14 @@ def grant_amnesty(connection: Connection, at: datetime) -> None:
 
 
 def accounts_with_open_agents(connection: Connection) -> set[str]:
-    """Return the accounts of all open ledger rows."""
-    chosen = select(vendor_agent.c.account).where(vendor_agent.c.ended_at.is_(None)).distinct()
+    """Return the accounts of all open ledger rows, less those of agents that are only reported."""
+    reported = select(orphan_task.c.id).where(orphan_task.c.action == "report")
+    chosen = (
+        select(vendor_agent.c.account)
+        .where(
+            vendor_agent.c.ended_at.is_(None),
+            or_(vendor_agent.c.orphan_id.is_(None), vendor_agent.c.orphan_id.not_in(reported)),
+        )
+        .distinct()
+    )
     return set(connection.execute(chosen).scalars())

@@ -11,11 +11,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from orchestrator.core.model import Agent, Change, Phase, Row, Status
-from orchestrator.store import lanes, ledger, rows
+from orchestrator.store import fact_reading, lanes, ledger, orphans, rows
 
 EVENT_KEYS = (
-    "at", "task_id", "command_id", "account", "incarnation", "actor", "event", "action", "outcome",
-    "code", "message", "request_id", "latency_ms", "phase_before", "phase_after",
+    "at", "task_id", "command_id", "orphan_id", "account", "incarnation", "actor", "event",
+    "action", "outcome", "code", "message", "request_id", "latency_ms", "phase_before",
+    "phase_after",
 )  # fmt: skip
 
 
@@ -28,6 +29,10 @@ class Draft:
     new_agents: list[tuple[str, Agent]] = field(default_factory=list)
     agents: dict[str, Agent] = field(default_factory=dict)
     taken: list[Change] = field(default_factory=list)
+    told: list[tuple[str, str]] = field(default_factory=list)
+    """Facts that have been applied, by account and key."""
+    orphans: list[Row] = field(default_factory=list)
+    dismissed: list[tuple[Row, str]] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     turned: list[str] = field(default_factory=list)
@@ -44,6 +49,12 @@ class Draft:
                 now=self.now,
             )
         )
+        if row.orphan is not None:
+            self.orphans.append(row)
+
+    def dismiss(self, row: Row, reason: str) -> None:
+        """Look after an orphan no more, although nobody knows whether it has ended."""
+        self.dismissed.append((row, reason))
 
     def ledger(self, before: Sequence[Agent], row: Row, ended: Sequence[Agent] = ()) -> None:
         """Write the ledger rows of a row that are not as they were, and those that ended."""
@@ -66,7 +77,7 @@ class Draft:
         status = row.status
         told: Mapping[str, Any] = {
             "at": self.now,
-            "task_id": status.task_id,
+            **_about(status.task_id),
             "account": status.account,
             "incarnation": status.incarnation,
             "event": event,
@@ -79,9 +90,21 @@ class Draft:
         """Write everything. The ledger comes before the statuses that speak of it."""
         ledger.add_agents(connection, self.new_agents)
         ledger.write_agents(connection, self.agents.values())
+        fact_reading.take(connection, self.told, self.now)
         rows.write_statuses(connection, self.held)
         rows.take_changes(connection, self.taken)
         rows.forget(connection, self.forgotten)
         lanes.forget(connection, self.forgotten)
+        orphans.write(connection, self.orphans)
+        for row, reason in self.dismissed:
+            orphans.dismiss(connection, row, reason)
+        orphans.close(connection, self.forgotten, self.now)
         rows.write_events(connection, self.events)
         lanes.touch(connection, self.turned, self.now)
+
+
+def _about(id_: str) -> dict[str, str]:
+    """Return the column of `agent_event` in which a status is named."""
+    if id_[0] == ledger.ORPHAN:
+        return {"orphan_id": id_[1:]}
+    return {"task_id": id_}

@@ -19,10 +19,11 @@ from orchestrator.core.fact import Event, Fact
 from orchestrator.store import fact_reading
 from orchestrator.store.engine import Connection, DialectName, Upsert, dialect_of, one_of, upsert
 from orchestrator.store.engine import now as database_now
+from orchestrator.store.ledger import ORPHAN
 from orchestrator.store.schema import vendor_agent, vendor_fact
 
-ORPHAN_MARK: Final = "~"
-"""Stands before the id of an `orphan_task` where a task's id would stand."""
+_SIGNS_OF_LIFE: Final = frozenset({Event.ALIVE, Event.SEEN})
+"""What tells nothing of an agent that is known but that it lives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,7 @@ def _read_ledger(connection: Connection, told: Iterable[Told]) -> _Ledger:
     wanted = {"accounts": list(accounts), "handles": list(handles), "names": list(names)}
     by_handle, by_name = defaultdict[Any, set[str]](set), defaultdict[Any, set[str]](set)
     for account, handle, name, id_, task_id, orphan_id in connection.execute(_FIND, wanted):
-        owner = task_id if task_id is not None else f"{ORPHAN_MARK}{orphan_id}"
+        owner = task_id if task_id is not None else f"{ORPHAN}{orphan_id}"
         by_handle[account, handle].add(owner)
         by_name[account, name].add(owner)
         by_name[account, id_].add(owner)
@@ -136,7 +137,7 @@ def _without_known(told: Iterable[Told], ledger: _Ledger) -> list[Told]:
             facts=tuple(
                 fact
                 for fact in one.facts
-                if fact.event is not Event.ALIVE or not ledger.knows(one.account, fact)
+                if fact.event not in _SIGNS_OF_LIFE or not ledger.knows(one.account, fact)
             ),
         )
         for one in told

@@ -5,15 +5,17 @@ never overwritten.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     BindParameter,
     Connection,
     bindparam,
     case,
+    delete,
     func,
     insert,
+    literal,
     select,
     update,
 )
@@ -23,11 +25,19 @@ from orchestrator.store.codec import AGENT_COLUMNS, from_agent, to_agent
 from orchestrator.store.engine import one_of
 from orchestrator.store.schema import vendor_agent
 
+ORPHAN: Final = "~"
+"""Begins the id of an orphan's status; no task's can."""
+
 _AGENT = tuple(vendor_agent.c[name] for name in AGENT_COLUMNS)
 
 _READ_AGENTS = (
     select(vendor_agent.c.task_id, *_AGENT)
     .where(one_of(vendor_agent.c.task_id, "ids"), vendor_agent.c.ended_at.is_(None))
+    .order_by(vendor_agent.c.announced_at, vendor_agent.c.id)
+)
+_READ_ORPHANS = (
+    select(literal(ORPHAN) + vendor_agent.c.orphan_id, *_AGENT)
+    .where(one_of(vendor_agent.c.orphan_id, "ids"), vendor_agent.c.ended_at.is_(None))
     .order_by(vendor_agent.c.announced_at, vendor_agent.c.id)
 )
 
@@ -40,7 +50,7 @@ _TAKEN = select(vendor_agent.c.name, vendor_agent.c.room_id).where(
     vendor_agent.c.account == bindparam("account"),
     vendor_agent.c.name == bindparam("name"),
     vendor_agent.c.ended_at.is_(None),
-    vendor_agent.c.task_id != bindparam("task_id"),
+    vendor_agent.c.task_id.is_distinct_from(bindparam("task_id")),
 )
 _PAIR_TAKEN = (
     select(vendor_agent.c.id)
@@ -49,7 +59,7 @@ _PAIR_TAKEN = (
         vendor_agent.c.room_id == bindparam("room_id"),
         vendor_agent.c.user_id == bindparam("user_id"),
         vendor_agent.c.ended_at.is_(None),
-        vendor_agent.c.task_id != bindparam("task_id"),
+        vendor_agent.c.task_id.is_distinct_from(bindparam("task_id")),
     )
     .limit(1)
 )
@@ -79,9 +89,12 @@ _LOCK_ONE = select(*_AGENT).where(vendor_agent.c.id == bindparam("id")).with_for
 
 
 def read_agents(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Agent, ...]]:
-    """Return the open ledger rows of these tasks, oldest first."""
+    """Return the open ledger rows of these tasks and orphans, oldest first."""
+    orphans = [id_[1:] for id_ in ids if id_[0] == ORPHAN]
+    found = list(connection.execute(_READ_AGENTS, {"ids": ids}))
+    found += connection.execute(_READ_ORPHANS, {"ids": orphans}) if orphans else ()
     agents: dict[str, tuple[Agent, ...]] = {}
-    for row in connection.execute(_READ_AGENTS, {"ids": ids}):
+    for row in found:
         agents[row[0]] = (*agents.get(row[0], ()), to_agent(row[1:]))
     return agents
 
@@ -111,10 +124,16 @@ def is_pair_taken(connection: Connection, task: Task) -> bool:
 
 
 def add_agents(connection: Connection, agents: Iterable[tuple[str, Agent]]) -> None:
-    """Write new ledger rows, each with its task's id."""
-    rows = [{"task_id": task_id, **from_agent(agent)} for task_id, agent in agents]
+    """Write new ledger rows, each with the id of its status."""
+    rows = [{**_owner(id_), **from_agent(agent)} for id_, agent in agents]
     if rows:
         connection.execute(insert(vendor_agent), rows)
+
+
+def _owner(id_: str) -> dict[str, str | None]:
+    if id_[0] == ORPHAN:
+        return {"task_id": None, "orphan_id": id_[1:]}
+    return {"task_id": id_, "orphan_id": None}
 
 
 def write_agents(connection: Connection, agents: Iterable[Agent]) -> None:
@@ -122,6 +141,14 @@ def write_agents(connection: Connection, agents: Iterable[Agent]) -> None:
     rows = [{f"b_{k}": v for k, v in from_agent(agent).items()} for agent in agents]
     if rows:
         connection.execute(_WRITE_AGENT, rows)
+
+
+_REMOVE = delete(vendor_agent).where(one_of(vendor_agent.c.id, "ids"))
+
+
+def remove(connection: Connection, ids: Sequence[str]) -> None:
+    """Delete ledger rows of orphans about which nothing was ever sent."""
+    connection.execute(_REMOVE, {"ids": ids})
 
 
 def lock_one(connection: Connection, id_: str) -> Agent | None:

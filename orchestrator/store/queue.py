@@ -91,12 +91,16 @@ _ABOUT_TASKS = task_change.c.what != What.CANCEL_COMMAND.value
 """The word that takes a command back stands under the command's id: lanes look for it."""
 
 
+_IS_LOOKED_AFTER = or_(task_change.c.task_id.not_like("~%"), agent_status.c.account.is_not(None))
+"""An orphan has no status before somebody has taken it up (see `daemon.orphans`)."""
+
+
 def _peek_changes(rank: int, guess: Any, *where: ColumnElement[bool]) -> Select[Any]:
     joined = task_change.outerjoin(agent_status, agent_status.c.task_id == task_change.c.task_id)
     chosen = (
         select(literal(rank), task_change.c.task_id, agent_status.c.account, guess)
         .select_from(joined)
-        .where(is_free, task_change.c.task_id.not_like("~%"), _ABOUT_TASKS, *where)
+        .where(is_free, _IS_LOOKED_AFTER, _ABOUT_TASKS, *where)
         .order_by(task_change.c.seq)
         .limit(_LIMIT)
     )

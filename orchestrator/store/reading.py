@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from orchestrator.core.fact import Fact
 from orchestrator.core.model import Change, Row, Status, Task, What
 from orchestrator.core.replace import replace
-from orchestrator.store import codec, ledger, rows
+from orchestrator.store import codec, fact_reading, ledger, orphans, rows
 from orchestrator.store.codec import UnreadableError
 
 UNREAD: Final = object()
@@ -24,6 +25,10 @@ class Read:
     changes: Sequence[Change]
     spec: Any
     """As the application wrote it, secrets unresolved; or `UNREAD`."""
+    facts: Sequence[Fact] = ()
+    """What the vendor told of its agents and nobody has applied."""
+    told: Sequence[tuple[str, str]] = ()
+    """Their accounts and keys, by which they are taken."""
     unreadable: str = ""
     """Why the task's row makes no sense; empty if it does."""
 
@@ -48,6 +53,9 @@ def read(connection: Connection, locked: Sequence[Sequence[Any]], now: datetime)
     changing = [status.task_id for status in statuses if status.update_due]
     changing += [id_ for id_, some in changes.items() if any(c.what is What.SPEC for c in some)]
     tasks = rows.read_tasks(connection, ids, with_spec=[*starting, *changing])
+    told = [id_ for id_, some in changes.items() if any(c.what is What.FACT for c in some)]
+    facts = fact_reading.read(connection, told) if told else {}
+    found_orphans = orphans.read(connection, ids)
     found = []
     for status in statuses:
         id_ = status.task_id
@@ -55,9 +63,16 @@ def read(connection: Connection, locked: Sequence[Sequence[Any]], now: datetime)
         task, unreadable = _task(written, status, now)
         found.append(
             Read(
-                row=Row(status=status, task=task, agents=agents.get(id_, ())),
+                row=Row(
+                    status=status,
+                    task=task,
+                    orphan=found_orphans.get(id_),
+                    agents=agents.get(id_, ()),
+                ),
                 changes=changes.get(id_, ()),
                 spec=UNREAD if spec is None else spec,
+                facts=[fact for _, fact in facts.get(id_, ())],
+                told=[(account, fact.key) for account, fact in facts.get(id_, ())],
                 unreadable=unreadable,
             )
         )

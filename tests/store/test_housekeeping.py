@@ -140,7 +140,7 @@ OLD, YOUNG = "'2020-01-01 00:00:00.000000'", "'2099-01-01 00:00:00.000000'"
 EVENT = "INSERT INTO agent_event (at, event) VALUES ({}, 'call')"
 FACT = (
     "INSERT INTO vendor_fact (account, key, event, event_at, received_at) "
-    "VALUES ('{}', 'k', 'e', {at}, {at})"
+    "VALUES ('{}', 'k', 'ended', {at}, {at})"
 )
 MINUTE = (
     "INSERT INTO call_minute (account, action, minute, bucket, calls) "

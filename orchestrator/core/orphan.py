@@ -1,0 +1,123 @@
+"""Whose an agent is that no task stands for, and what becomes of it.
+
+Rule 1: ours means our prefix and this database's mark. Nothing else is stopped unless a person or
+the configuration says so.
+Rule 2: a vendor may tell of an agent before it has answered its start. While a start is open in
+that room, what nobody knows may be its agent, and is left alone.
+Rule 3: what only tells of an end never makes an orphan.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from orchestrator.core import horizon, names
+from orchestrator.core.fact import Event, Fact
+from orchestrator.core.model import Account, Agent, Phase, Status
+from orchestrator.core.replace import replace
+
+
+class Verdict(StrEnum):
+    """What is to be done about a fact that fits no open row of the ledger."""
+
+    WAIT = "wait"  # it may belong to a start that is still on its way
+    SKIP = "skip"  # it is about the past
+    OURS = "ours"  # an agent that this database started, and no task wants
+    FOREIGN = "foreign"  # an agent that somebody else started
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """How an owner's agents are told apart from others."""
+
+    prefix: str
+    mark: str
+    """This database's own (see `names`)."""
+
+    def has(self, name: str | None) -> bool:
+        """Return whether a name at a vendor is one of ours."""
+        return name is not None and names.is_ours(name, self.prefix, self.mark)
+
+    def may_have(self, name: str) -> bool:
+        """Return whether a name is of this owner's systems: of this database, or of another."""
+        return names.is_of_owner(name, self.prefix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """A fact that fits no open row of the ledger, and what is known around it."""
+
+    fact: Fact
+    age: timedelta
+    """Since it was received."""
+    ended_at: datetime | None
+    """When the agent it speaks of ended, if the ledger knows one that has."""
+    is_start_open: bool
+    """Whether a start of the account is open in that room."""
+
+
+def judge(sighting: Sighting, owner: Owner, account: Account, call_timeout: timedelta) -> Verdict:
+    """Return what is to be done about a sighting. Total."""
+    fact = sighting.fact
+    parked = sighting.age < account.settle_in + call_timeout
+    if fact.event is Event.ENDED:
+        return Verdict.WAIT if parked else Verdict.SKIP
+    ended_at = sighting.ended_at
+    if ended_at is not None and fact.event_at <= ended_at + account.clock_margin:
+        return Verdict.SKIP
+    if fact.vendor_task_id is None and fact.name is None:
+        return Verdict.SKIP
+    if parked and sighting.is_start_open:
+        return Verdict.WAIT
+    return Verdict.OURS if owner.has(fact.name) else Verdict.FOREIGN
+
+
+def describe(fact: Fact, account: Account, site: str, id_: str, *, ours: bool) -> Agent:
+    """Return the ledger row of an orphan that a fact speaks of.
+
+    What we name is named the same at first: the agent's user id, and the handle where it is ours.
+    """
+    named = account.caps.names_handle
+    handle = fact.vendor_task_id or (fact.name if named else None)
+    is_user = ours or not named or fact.event is Event.SEEN
+    agent = Agent(
+        id=id_,
+        incarnation=1,
+        try_=1,
+        account=account.name,
+        site=site,
+        room_id=fact.room_id or "",
+        user_id=fact.user_id or "",
+        name=(fact.name or "") if is_user else "",
+        session_name="",
+        stream_id="",
+        vendor_task_id=handle,
+        announced_at=fact.event_at,
+    )
+    return fence(agent, account, fact.event_at)
+
+
+def fence(agent: Agent, account: Account, seen_at: datetime) -> Agent:
+    """Return an orphan's ledger row with a horizon.
+
+    Whoever started it may have sent its start as late as it was seen.
+    """
+    return replace(agent, horizon_at=horizon.after_announce(account, seen_at))
+
+
+def attend(agent: Agent, status_id: str, now: datetime, *, stop: bool) -> Status:
+    """Return the status that stands for an orphan: due at once, to be stopped or looked at."""
+    return Status(
+        task_id=status_id,
+        account=agent.account,
+        room_id=agent.room_id,
+        user_id=agent.user_id,
+        phase=Phase.STOPPING if stop else Phase.RUNNING,
+        phase_since=now,
+        incarnation=1,
+        retired=1 if stop else 0,
+        # Long ago: who it is may be all that a look tells.
+        polled_at=now - timedelta(days=365),
+        due_at=None if stop else now,
+        stop_due_at=now if stop else None,
+    )

@@ -1,0 +1,184 @@
+"""Finds agents that nobody wants and no task stands for, and lets them be looked after.
+
+Two sources: what vendors told that fits no row of the ledger, and what people inserted. Both become
+a ledger row and a status of their own; from then on an orphan goes the way that tasks go, through
+the same claims, calls and settles.
+
+Rule: nothing is called from here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, assert_never
+from uuid import uuid4
+
+import anyio
+import structlog
+
+from orchestrator.core.fact import Event
+from orchestrator.core.model import Agent
+from orchestrator.core.orphan import Owner, Sighting, Verdict, attend, describe, fence, judge
+from orchestrator.daemon.book import AccountRuntime, Book
+from orchestrator.store import daemons, fact_reading, orphans
+from orchestrator.store.engine import Connection, Database, DatabaseAway, StatementError
+from orchestrator.store.engine import now as database_now
+from orchestrator.store.fact_reading import Loose
+from orchestrator.store.ledger import ORPHAN
+from orchestrator.store.orphans import Found
+
+LOOK_EVERY_S: Final = 1.0
+BATCH_MAX: Final = 64
+"""Facts, and insertions, that one transaction judges."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Judged:
+    """What one transaction did."""
+
+    found: list[Found] = field(default_factory=list)
+    """New orphans, to be told."""
+    changed: int = 0
+    """Facts and insertions that need no second look."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Runs beside the scheduler."""
+
+    database: Database
+    book: Book
+    owner: Owner
+    daemon_id: str
+    daemon_name: str
+    nudge: Callable[[], None]
+    """Told when there is something to be claimed."""
+
+    async def run(self) -> None:
+        """Look every second. Trouble is logged once, and tried again."""
+        failing = False
+        while True:
+            try:
+                await self._look()
+            except (DatabaseAway, StatementError) as error:
+                if not failing:
+                    log.warning("orphans_not_seen", error=str(error))
+                failing = True
+            else:
+                failing = False
+            await anyio.sleep(LOOK_EVERY_S)
+
+    async def _look(self) -> None:
+        while await self.database.read(self._is_any):
+            judged = await self.database.write(self._judge_all)
+            for one in judged.found:
+                log.warning("orphan", orphan_id=one.id, account=one.account, ours=one.ours)
+            if not judged.changed:
+                return
+            self.nudge()
+
+    def _is_any(self, connection: Connection) -> bool:
+        return fact_reading.is_any_loose(connection, self.book.names) or orphans.is_any_unseen(
+            connection
+        )
+
+    def _judge_all(self, connection: Connection) -> Judged:
+        now, judged = database_now(connection), Judged()
+        for loose in fact_reading.loose(connection, self.book.names, BATCH_MAX):
+            self._judge(connection, loose, now, judged)
+        for found in orphans.unseen(connection, self.book.names, BATCH_MAX):
+            self._admit(connection, found, now)
+            judged.changed += 1
+        elsewhere = daemons.accounts_of_others(connection, self.daemon_id, now)
+        orphans.delay_strange(connection, [*self.book.names, *elsewhere])
+        return judged
+
+    # --- what vendors told
+
+    def _judge(self, connection: Connection, loose: Loose, now: datetime, judged: Judged) -> None:
+        if loose.owner is not None:
+            if not loose.is_announced:
+                fact_reading.tell(connection, [loose.owner], self.daemon_name)
+                judged.changed += 1
+            return
+        sighting = Sighting(
+            fact=loose.fact,
+            age=now - loose.received_at,
+            ended_at=loose.ended_at,
+            is_start_open=loose.is_start_open,
+        )
+        runtime = self.book.runtimes[loose.account]
+        match judge(sighting, self.owner, runtime.account, runtime.call_timeout):
+            case Verdict.WAIT:
+                return
+            case Verdict.SKIP:
+                pass
+            case (Verdict.OURS | Verdict.FOREIGN) as verdict:
+                ours = verdict is Verdict.OURS
+                judged.found.append(self._find(connection, loose, runtime, now, ours=ours))
+            case other:
+                assert_never(other)
+        fact_reading.take(connection, [(loose.account, loose.fact.key)], now)
+        judged.changed += 1
+
+    def _find(
+        self,
+        connection: Connection,
+        loose: Loose,
+        runtime: AccountRuntime,
+        now: datetime,
+        *,
+        ours: bool,
+    ) -> Found:
+        """Write down an agent that somebody saw."""
+        fact, id_ = loose.fact, uuid4().hex
+        agent = describe(fact, runtime.account, runtime.provider.site, ORPHAN + id_, ours=ours)
+        found = Found(
+            id=id_,
+            account=loose.account,
+            room_id=agent.room_id,
+            user_id=agent.user_id,
+            agent_user_id=agent.name,
+            vendor_task_id=agent.vendor_task_id,
+            source="lookup" if fact.event is Event.SEEN else "callback",
+            ours=ours,
+            stop=ours or self.book.stops_foreign,
+            first_seen_at=min(fact.event_at, now),
+        )
+        orphans.insert_found(connection, found)
+        self._take_up(connection, found, agent, now)
+        return found
+
+    # --- what people inserted
+
+    def _admit(self, connection: Connection, found: Found, now: datetime) -> None:
+        for other in orphans.same_agent(connection, found):
+            if other.task_id is not None:
+                said = f"HasTask: it is the agent of task {other.task_id}; stop that"
+                orphans.ignore(connection, found.id, said)
+                return
+            if other.stop:
+                orphans.ignore(connection, found.id, f"SameAs: {other.orphan_id}")
+                return
+        runtime = self.book.runtimes[found.account]
+        agent = Agent(
+            id=ORPHAN + found.id,
+            incarnation=1,
+            try_=1,
+            account=found.account,
+            site=runtime.provider.site,
+            room_id=found.room_id,
+            user_id=found.user_id,
+            name=found.agent_user_id,
+            session_name="",
+            stream_id="",
+            vendor_task_id=found.vendor_task_id,
+            announced_at=now,
+        )
+        self._take_up(connection, found, fence(agent, runtime.account, now), now)
+
+    def _take_up(self, connection: Connection, found: Found, agent: Agent, now: datetime) -> None:
+        status = attend(agent, ORPHAN + found.id, now, stop=found.stop)
+        orphans.take_up(connection, found, agent, status)

@@ -1,0 +1,223 @@
+"""Statements that find the facts a claim applies, and those that nobody knows what to do with.
+
+What callbacks told is written by `facts`; here it is read and taken. A fact is found by the handle
+or the name in it, in the open rows of the ledger.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    insert,
+    literal,
+    select,
+    union,
+    union_all,
+    update,
+)
+
+from orchestrator.core.fact import Event, Fact
+from orchestrator.core.model import EndReason, What
+from orchestrator.store.engine import lock_rows, one_of
+from orchestrator.store.schema import task_change, vendor_agent, vendor_fact
+
+FACT_COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Fact))
+_FACT = tuple(vendor_fact.c[name] for name in FACT_COLUMNS)
+_is_open = vendor_agent.c.ended_at.is_(None)
+_is_untaken = vendor_fact.c.taken_at.is_(None)
+
+_SPEAKS = (
+    vendor_fact.c.vendor_task_id == vendor_agent.c.vendor_task_id,
+    vendor_fact.c.name == vendor_agent.c.name,
+    vendor_fact.c.name == vendor_agent.c.id,
+)
+"""The ways in which a fact speaks of a ledger row, each with an index of its own. A ledger row's id
+is the session name that was announced."""
+
+
+def _told(owner: ColumnElement[Any], among: ColumnElement[bool]) -> list[Select[Any]]:
+    return [
+        select(owner.label("owner"), vendor_fact.c.account, *_FACT).where(
+            vendor_fact.c.account == vendor_agent.c.account,
+            among,
+            _is_open,
+            _is_untaken,
+            speaks,
+        )
+        for speaks in _SPEAKS
+    ]
+
+
+_READ = union(
+    *_told(vendor_agent.c.task_id, one_of(vendor_agent.c.task_id, "ids")),
+    *_told(literal("~") + vendor_agent.c.orphan_id, one_of(vendor_agent.c.orphan_id, "orphans")),
+)
+
+
+def read(connection: Connection, ids: Sequence[str]) -> dict[str, list[tuple[str, Fact]]]:
+    """Return, by row, the untaken facts about its open agents, each with its account.
+
+    An orphan's row has a `~` before the orphan's id.
+    """
+    found: dict[str, list[tuple[str, Fact]]] = {}
+    values = {
+        "ids": [id_ for id_ in ids if id_[0] != "~"],
+        "orphans": [id_[1:] for id_ in ids if id_[0] == "~"],
+    }
+    for row in connection.execute(_READ, values):
+        found.setdefault(row[0], []).append((row[1], to_fact(row[2:])))
+    return found
+
+
+def to_fact(row: Sequence[Any]) -> Fact:
+    """Return the fact of a row selected as `FACT_COLUMNS`."""
+    values = dict(zip(FACT_COLUMNS, row, strict=True))
+    reason = values["end_reason"]
+    return Fact(
+        **values
+        | {
+            "event": Event(values["event"]),
+            "end_reason": EndReason(reason) if reason is not None else None,
+            "is_signed": bool(values["is_signed"]),
+        }
+    )
+
+
+_TAKE = (
+    update(vendor_fact)
+    .where(vendor_fact.c.account == bindparam("b_account"), vendor_fact.c.key == bindparam("b_key"))
+    .values(taken_at=bindparam("b_now"))
+)
+
+
+def take(connection: Connection, taken: Iterable[tuple[str, str]], now: datetime) -> None:
+    """Write that these facts, each by its account and key, have been applied."""
+    rows = [{"b_account": account, "b_key": key, "b_now": now} for account, key in taken]
+    if rows:
+        connection.execute(_TAKE, rows)
+
+
+_PARKED = select(vendor_fact.c.account, vendor_fact.c.vendor_task_id).where(
+    one_of(vendor_fact.c.account, "accounts"),
+    one_of(vendor_fact.c.vendor_task_id, "handles"),
+    _is_untaken,
+)
+
+
+def tell_parked(connection: Connection, learnt: Iterable[tuple[str, str, str]], actor: str) -> None:
+    """Let rows be looked at again whose new handle has been spoken of before it was known.
+
+    `learnt`: account, handle and the row's id.
+    """
+    owners = {(account, handle): id_ for account, handle, id_ in learnt}
+    if not owners:
+        return
+    values = {
+        "accounts": sorted({account for account, _ in owners}),
+        "handles": sorted({handle for _, handle in owners}),
+    }
+    parked = {(row[0], row[1]) for row in connection.execute(_PARKED, values)}
+    tell(connection, (owners[key] for key in parked & owners.keys()), actor)
+
+
+def tell(connection: Connection, ids: Iterable[str], actor: str) -> None:
+    """Write that something was told of these rows."""
+    rows = [
+        {"task_id": id_, "what": What.FACT.value, "urgent": False, "actor": actor}
+        for id_ in sorted(set(ids))
+    ]
+    if rows:
+        connection.execute(insert(task_change), rows)
+
+
+# --- what nobody has taken ---
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loose:
+    """A fact that was not taken, and what the ledger knows of what it speaks of."""
+
+    account: str
+    fact: Fact
+    received_at: datetime
+    owner: str | None
+    """The row whose open agent it speaks of (`~` before an orphan's id); null: none."""
+    is_announced: bool
+    """A change tells `owner` of it already."""
+    ended_at: datetime | None
+    """When the agent it speaks of ended, if the ledger knows one that has."""
+    is_start_open: bool
+    """A start of the account in that room is open: the handle may be its."""
+
+
+_LOOSE = (
+    select(vendor_fact.c.account, vendor_fact.c.received_at, *_FACT)
+    .where(_is_untaken, one_of(vendor_fact.c.account, "accounts"))
+    .order_by(vendor_fact.c.received_at)
+    .limit(bindparam("most"))
+)
+
+
+def loose(connection: Connection, accounts: Sequence[str], most: int) -> list[Loose]:
+    """Lock and return up to `most` facts that nobody has taken, the oldest first."""
+    found = connection.execute(
+        lock_rows(_LOOSE, of=vendor_fact), {"accounts": list(accounts), "most": most}
+    ).all()
+    return [_explain(connection, row[0], row[1], to_fact(row[2:])) for row in found]
+
+
+def is_any_loose(connection: Connection, accounts: Sequence[str]) -> bool:
+    """Return whether there is a fact that nobody has taken. Locks nothing."""
+    values = {"accounts": list(accounts), "most": 1}
+    return connection.execute(_LOOSE, values).first() is not None
+
+
+_SPOKEN_OF = union_all(
+    *(
+        select(vendor_agent.c.task_id, vendor_agent.c.orphan_id, vendor_agent.c.ended_at).where(
+            vendor_agent.c.account == bindparam("account"), column == bindparam(value)
+        )
+        for column, value in (
+            (vendor_agent.c.vendor_task_id, "handle"),
+            (vendor_agent.c.name, "name"),
+            (vendor_agent.c.id, "name"),
+        )
+    )
+)
+_START_OPEN = select(
+    exists().where(
+        vendor_agent.c.account == bindparam("account"),
+        vendor_agent.c.room_id == bindparam("room_id"),
+        _is_open,
+        and_(vendor_agent.c.vendor_task_id.is_(None), vendor_agent.c.horizon_at.is_not(None)),
+    )
+)
+_ANNOUNCED = select(
+    exists().where(task_change.c.task_id == bindparam("id"), task_change.c.what == What.FACT.value)
+)
+
+
+def _explain(connection: Connection, account: str, received_at: datetime, fact: Fact) -> Loose:
+    values = {"account": account, "handle": fact.vendor_task_id, "name": fact.name}
+    agents = connection.execute(_SPOKEN_OF, values).all()
+    owners = [task_id or f"~{orphan_id}" for task_id, orphan_id, ended_at in agents if not ended_at]
+    ended = [ended_at for _, _, ended_at in agents if ended_at is not None]
+    room = {"account": account, "room_id": fact.room_id}
+    owner = owners[-1] if owners else None
+    return Loose(
+        account=account,
+        fact=fact,
+        received_at=received_at,
+        owner=owner,
+        is_announced=bool(owner and connection.execute(_ANNOUNCED, {"id": owner}).scalar()),
+        ended_at=max(ended, default=None),
+        is_start_open=bool(fact.room_id and connection.execute(_START_OPEN, room).scalar()),
+    )

@@ -1,0 +1,304 @@
+"""Statements about orphans: agents that run at a vendor and have no task.
+
+An orphan is a row of `orphan_task` for people, a ledger row without a task, and a status whose id
+begins with `~`, so that what looks after tasks looks after it as well.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
+
+from orchestrator.core.model import Agent, Orphan, Row, Status, What
+from orchestrator.store import ledger, rows
+from orchestrator.store.engine import lock_rows, none_of, one_of
+from orchestrator.store.ledger import ORPHAN
+from orchestrator.store.schema import orphan_task, task_change, vendor_agent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """An orphan as it was written down."""
+
+    id: str
+    account: str
+    room_id: str
+    user_id: str
+    agent_user_id: str
+    vendor_task_id: str | None
+    source: str
+    ours: bool
+    stop: bool
+    first_seen_at: datetime
+
+
+_COLUMNS = (
+    orphan_task.c.id,
+    orphan_task.c.account,
+    func.coalesce(orphan_task.c.room_id, ""),
+    func.coalesce(orphan_task.c.user_id, ""),
+    func.coalesce(orphan_task.c.agent_user_id, ""),
+    orphan_task.c.vendor_task_id,
+    orphan_task.c.source,
+    orphan_task.c.ours,
+    orphan_task.c.first_seen_at,
+)
+_FOUND: Select[Any] = select(*_COLUMNS)
+_UNSEEN = (
+    _FOUND.where(orphan_task.c.phase == "seen", orphan_task.c.action == "stop")
+    .order_by(orphan_task.c.first_seen_at)
+    .limit(bindparam("most"))
+)
+
+
+def is_any_unseen(connection: Connection) -> bool:
+    """Return whether somebody inserted an orphan that nobody has taken up. Locks nothing."""
+    return connection.execute(_UNSEEN, {"most": 1}).first() is not None
+
+
+def unseen(connection: Connection, accounts: Sequence[str], most: int) -> list[Found]:
+    """Lock and return orphans of these accounts that are to be stopped and nobody has taken up."""
+    chosen = lock_rows(_UNSEEN.where(one_of(orphan_task.c.account, "accounts")), of=orphan_task)
+    found = connection.execute(chosen, {"accounts": list(accounts), "most": most})
+    return [
+        Found(
+            id=row[0],
+            account=row[1],
+            room_id=row[2],
+            user_id=row[3],
+            agent_user_id=row[4],
+            vendor_task_id=row[5] or None,
+            source=row[6],
+            ours=bool(row[7]),
+            stop=True,
+            first_seen_at=row[8],
+        )
+        for row in found
+    ]
+
+
+_OTHERS = (
+    select(vendor_agent.c.task_id, vendor_agent.c.orphan_id, orphan_task.c.action)
+    .select_from(vendor_agent.outerjoin(orphan_task, orphan_task.c.id == vendor_agent.c.orphan_id))
+    .where(
+        vendor_agent.c.account == bindparam("account"),
+        vendor_agent.c.ended_at.is_(None),
+    )
+)
+_OF_HANDLE = _OTHERS.where(vendor_agent.c.vendor_task_id == bindparam("handle"))
+_OF_USER = _OTHERS.where(
+    vendor_agent.c.name == bindparam("name"), vendor_agent.c.room_id == bindparam("room_id")
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Other:
+    """A row of the ledger that an orphan is the same agent as."""
+
+    task_id: str | None
+    orphan_id: str | None
+    stop: bool
+    """It is an orphan that is to be stopped."""
+
+
+def same_agent(connection: Connection, found: Found) -> list[Other]:
+    """Return the open rows of the ledger that are the same agent, by its handle or its user id."""
+    if found.vendor_task_id is not None:
+        chosen, values = _OF_HANDLE, {"handle": found.vendor_task_id}
+    elif found.agent_user_id:
+        chosen, values = _OF_USER, {"name": found.agent_user_id, "room_id": found.room_id}
+    else:
+        return []
+    others = connection.execute(chosen, {"account": found.account, **values})
+    return [Other(task_id=row[0], orphan_id=row[1], stop=row[2] == "stop") for row in others]
+
+
+def insert_found(connection: Connection, found: Found) -> None:
+    """Write down an orphan that a daemon has found."""
+    connection.execute(
+        insert(orphan_task).values(
+            id=found.id,
+            account=found.account,
+            room_id=found.room_id or None,
+            user_id=found.user_id or None,
+            agent_user_id=found.agent_user_id or None,
+            vendor_task_id=found.vendor_task_id,
+            source=found.source,
+            ours=found.ours,
+            action="stop" if found.stop else "report",
+            phase="stopping" if found.stop else "seen",
+            first_seen_at=found.first_seen_at,
+            last_seen_at=found.first_seen_at,
+        )
+    )
+
+
+_TAKE_UP = (
+    update(orphan_task)
+    .where(orphan_task.c.id == bindparam("b_id"))
+    .values(phase="stopping", reason=None)
+)
+
+
+def take_up(connection: Connection, found: Found, agent: Agent, status: Status) -> None:
+    """Let an orphan be looked after: its ledger row, its status, and what people see of it."""
+    ledger.add_agents(connection, [(status.task_id, agent)])
+    rows.make_statuses(connection, [status])
+    if found.stop:
+        connection.execute(_TAKE_UP, {"b_id": found.id})
+    event = {
+        "orphan_id": found.id,
+        "account": found.account,
+        "event": "orphan",
+        "action": found.source,
+        "outcome": "stop" if found.stop else "report",
+        "code": found.vendor_task_id or found.agent_user_id or None,
+    }
+    rows.write_events(connection, [event])
+
+
+_REFUSE = (
+    update(orphan_task)
+    .where(orphan_task.c.id == bindparam("b_id"))
+    .values(phase=bindparam("b_phase"), reason=bindparam("b_reason"))
+)
+_DROP_CHANGES = delete(task_change).where(task_change.c.task_id == bindparam("id"))
+
+
+def ignore(connection: Connection, id_: str, reason: str) -> None:
+    """Say why nothing is done about an orphan, and never look at it again."""
+    connection.execute(_REFUSE, {"b_id": id_, "b_phase": "ignored", "b_reason": reason})
+    connection.execute(_DROP_CHANGES, {"id": f"{ORPHAN}{id_}"})
+
+
+def dismiss(connection: Connection, row: Row, reason: str) -> None:
+    """Undo `take_up`, and say why nothing is done."""
+    ledger.remove(connection, [agent.id for agent in row.agents])
+    rows.forget(connection, [row.status.task_id])
+    ignore(connection, row.status.task_id[1:], reason)
+
+
+_DELAY = (
+    update(orphan_task)
+    .where(
+        orphan_task.c.phase == "seen",
+        orphan_task.c.action == "stop",
+        orphan_task.c.reason.is_(None),
+        none_of(orphan_task.c.account, "accounts"),
+    )
+    .values(reason="UnknownAccount: it is not under [accounts] of any running daemon")
+)
+
+
+def delay_strange(connection: Connection, accounts: Sequence[str]) -> None:
+    """Say of orphans of other accounts than these that nobody can stop them."""
+    connection.execute(_DELAY, {"accounts": list(accounts)})
+
+
+# --- while it is looked after ---
+
+_READ = select(orphan_task.c.id, orphan_task.c.action).where(one_of(orphan_task.c.id, "ids"))
+
+
+def read(connection: Connection, ids: Sequence[str]) -> dict[str, Orphan]:
+    """Return the orphans of these statuses, by the status's id."""
+    bare = [id_[1:] for id_ in ids if id_[0] == ORPHAN]
+    if not bare:
+        return {}
+    found = connection.execute(_READ, {"ids": bare})
+    return {f"{ORPHAN}{id_}": Orphan(id=id_, stop=action == "stop") for id_, action in found}
+
+
+_WRITE = (
+    update(orphan_task)
+    .where(orphan_task.c.id == bindparam("b_id"))
+    .values(
+        vendor_task_id=func.coalesce(orphan_task.c.vendor_task_id, bindparam("b_handle")),
+        reason=bindparam("b_reason"),
+        request_id=func.coalesce(bindparam("b_request_id"), orphan_task.c.request_id),
+        last_seen_at=case(
+            (orphan_task.c.last_seen_at < bindparam("b_seen_at"), bindparam("b_seen_at")),
+            else_=orphan_task.c.last_seen_at,
+        ),
+    )
+)
+
+
+def write(connection: Connection, held: Iterable[Row]) -> None:
+    """Write what people see of orphans that are looked after."""
+    values = [_values(row) for row in held]
+    if values:
+        connection.execute(_WRITE, values)
+
+
+def _values(row: Row) -> dict[str, Any]:
+    heard = [at for a in row.agents for at in (a.told_at, a.seen_at) if at is not None]
+    handles = [a.vendor_task_id for a in row.agents if a.vendor_task_id is not None]
+    return {
+        "b_id": row.status.task_id[1:],
+        "b_handle": handles[-1] if handles else None,
+        "b_reason": row.status.reason,
+        "b_request_id": row.status.last_request_id,
+        "b_seen_at": max(heard, default=None),
+    }
+
+
+_CLOSE = (
+    update(orphan_task)
+    .where(one_of(orphan_task.c.id, "ids"))
+    .values(phase="stopped", stopped_at=bindparam("b_now"), reason=None)
+)
+
+
+_stopped, _report = orphan_task.alias("stopped"), orphan_task.alias("report")
+_CLOSE_REPORTS = insert(task_change).from_select(
+    ["task_id", "what"],
+    select(literal(ORPHAN) + _report.c.id, literal(What.ASSUME_GONE.value))
+    .select_from(
+        _stopped.join(
+            _report,
+            and_(
+                _report.c.account == _stopped.c.account,
+                _report.c.vendor_task_id == _stopped.c.vendor_task_id,
+            ),
+        )
+    )
+    .where(one_of(_stopped.c.id, "ids"), _report.c.phase == "seen", _report.c.action == "report"),
+)
+"""An agent that was reported, and then inserted by a person to be stopped, is gone as both."""
+
+
+def close(connection: Connection, ids: Iterable[str], now: datetime) -> None:
+    """Write that nothing of these orphans runs any more, by evidence. `ids`: of their statuses."""
+    bare = [id_[1:] for id_ in ids if id_[0] == ORPHAN]
+    if bare:
+        connection.execute(_CLOSE, {"ids": bare, "b_now": now})
+        connection.execute(_CLOSE_REPORTS, {"ids": bare})
+
+
+_OURS = (
+    update(orphan_task)
+    .where(orphan_task.c.id == bindparam("b_id"), orphan_task.c.action == "report")
+    .values(ours=True, action="stop", phase="stopping")
+)
+
+
+def claim_as_ours(connection: Connection, status_id: str, actor: str) -> None:
+    """Let an orphan that was only watched be stopped: the vendor knows it under a name of ours."""
+    if connection.execute(_OURS, {"b_id": status_id[1:]}).rowcount:
+        told = {"task_id": status_id, "what": What.STOP.value, "urgent": True, "actor": actor}
+        connection.execute(insert(task_change), told)
