@@ -5,6 +5,7 @@ Rule 2: it may be stopped and started again on the same file: the examples begin
 """
 
 import os
+import socket
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -20,13 +21,13 @@ from orchestrator.app import build
 from orchestrator.clock import boot_ns
 from orchestrator.commands.hints import Hints
 from orchestrator.commands.live import Board, open_board
-from orchestrator.commands.simulate import AddressError, served
+from orchestrator.commands.simulate import AddressError, post_to, served
 from orchestrator.config import Config, understand
 from orchestrator.daemon import supervise
 from orchestrator.daemon.setup import Setup
 from orchestrator.settings import Address, Log
 from orchestrator.simulator import Simulator
-from orchestrator.simulator.keys import DEMO
+from orchestrator.simulator.keys import DEMO, Keys
 from orchestrator.store import demo, migrate, views
 
 FOLDER = Path("var")
@@ -70,8 +71,9 @@ def run(wanted: Wanted) -> None:
 
 
 async def _serve(wanted: Wanted, redactor: log.Redactor, log_path: str) -> None:
-    async with _vendors(wanted.listen) as vendors_url:
-        config = configure(wanted.database or DATABASE_URL, vendors_url)
+    callbacks = _free_address()
+    async with _vendors(wanted.listen, post_to(callbacks, DEMO)) as vendors_url:
+        config = configure(wanted.database or DATABASE_URL, vendors_url, callbacks)
         redactor.learn(config.secret_values)
         database_url = config.database.url.reveal()
         await migrate.upgrade(database_url, schema=config.database.schema_)
@@ -84,19 +86,29 @@ async def _serve(wanted: Wanted, redactor: log.Redactor, log_path: str) -> None:
                 await setup.database.close()
 
 
+def _free_address() -> Address:
+    """Return where the daemon can hear callbacks. The vendors have to know before it listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        host, port = free.getsockname()
+        return Address(host, port)
+
+
 @asynccontextmanager
-async def _vendors(listen: Address | None) -> AsyncIterator[str]:
+async def _vendors(listen: Address | None, keys: Sequence[Keys]) -> AsyncIterator[str]:
     """Serve the simulated vendors and yield their URL."""
+    addresses = USUAL if listen is None else (listen,)
     async with AsyncExitStack() as stack:
-        yield await _serve_at_first_free(stack, USUAL if listen is None else (listen,))
+        yield await _serve_at_first_free(stack, addresses, keys)
 
 
-async def _serve_at_first_free(stack: AsyncExitStack, addresses: Sequence[Address]) -> str:
+async def _serve_at_first_free(
+    stack: AsyncExitStack, addresses: Sequence[Address], keys: Sequence[Keys]
+) -> str:
     *others, last = addresses
     for address in others:
         with suppress(AddressError):
-            return await stack.enter_async_context(served(Simulator(DEMO), address))
-    return await stack.enter_async_context(served(Simulator(DEMO), last))
+            return await stack.enter_async_context(served(Simulator(keys), address))
+    return await stack.enter_async_context(served(Simulator(keys), last))
 
 
 async def _run_beside(setup: Setup, hints: Hints, wanted: Sequence[examples.Example]) -> None:
@@ -154,8 +166,10 @@ async def _follow(setup: Setup, board: Board) -> None:
         await anyio.sleep(REFRESH_S)
 
 
-def configure(database_url: str, vendors_url: str) -> Config:
+def configure(database_url: str, vendors_url: str, callbacks: Address) -> Config:
     """Return the configuration of `dev`: the simulated vendors' demo accounts, and short times.
+
+    `callbacks`: where the vendors post what they tell by themselves.
 
     Raises:
         ConfigError: the database's URL is none.
@@ -171,6 +185,7 @@ def configure(database_url: str, vendors_url: str) -> Config:
             "app_id": volcengine.app_id,
             "access_key_id": volcengine.access_key_id,
             "secret_access_key": volcengine.secret_access_key,
+            "callback_secret": volcengine.callback_secret,
         },
         tencent.account: {
             **shared,
@@ -180,6 +195,7 @@ def configure(database_url: str, vendors_url: str) -> Config:
             "secret_key": tencent.secret_key,
             "region": "ap-singapore",
             "usersig_key": tencent.usersig_key,
+            "callback_key": tencent.callback_secret,
         },
         zego.account: {
             **shared,
@@ -187,11 +203,13 @@ def configure(database_url: str, vendors_url: str) -> Config:
             "app_id": zego.app_id,
             "server_secret": zego.server_secret,
             "rtc_endpoint": vendors_url,
+            "callback_secret": zego.callback_secret,
         },
     }
     written = {
         "database": {"url": database_url},
         "accounts": accounts,
+        "callbacks": {"listen": f"{callbacks.host}:{callbacks.port}"},
         "secrets": dict(examples.SECRETS),
     }
     return understand(written, Path.cwd() / "dev", {})

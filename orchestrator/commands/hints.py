@@ -57,6 +57,7 @@ class Hints:
             f"database            {self._database()}",
             f"simulated vendors   {self.vendors_url}/_sim/agents",
             f"their calls         {self.vendors_url}/_sim/calls",
+            f"their callbacks     {self.vendors_url}/_sim/callbacks",
             f"log                 {self.log_path}",
         )
         steps = (f"\n  # {what}\n  {self.line(sql)}" for what, sql in STATEMENTS)

@@ -3,7 +3,7 @@
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import assert_never
 
@@ -17,6 +17,9 @@ from orchestrator.secret import Secret
 from orchestrator.settings import Address
 from orchestrator.simulator import Simulator, serve
 from orchestrator.simulator.keys import DEMO, Keys, TencentKeys, VolcengineKeys, ZegoKeys
+
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what is listened at, not here
+"""Where to post to whoever listens at all addresses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +53,23 @@ def accepted_keys(config: Path | None) -> Sequence[Keys]:
     """Return the keys of the configured accounts, or the demo keys if there is no file."""
     if config is None:
         return DEMO
-    accounts = open_config(config).accounts
-    return [keys_of(name, account) for name, account in accounts.items()]
+    opened = open_config(config)
+    keys = [keys_of(name, account) for name, account in opened.accounts.items()]
+    listen = opened.callbacks.listen
+    return keys if listen is None else post_to(listen, keys)
+
+
+def post_to(listen: Address, keys: Sequence[Keys]) -> list[Keys]:
+    """Return the keys of accounts whose callbacks go to the daemon that listens there.
+
+    An account without a callback secret gets none: there would be nothing to sign them with.
+    """
+    host = _LOOPBACK.get(listen.host, listen.host)
+    base_url = f"http://{f'[{host}]' if ':' in host else host}:{listen.port}/callbacks"
+    return [
+        replace(each, callback_url=f"{base_url}/{each.account}" if each.callback_secret else None)
+        for each in keys
+    ]
 
 
 def keys_of(name: str, account: settings.Account) -> Keys:

@@ -14,7 +14,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Final, assert_never
 
@@ -40,6 +40,8 @@ IDLE_S: Final = 75.0
 FINISH_WITHIN_S: Final = 5.0
 """How long requests may take that are open when the server closes."""
 BACKLOG: Final = 128
+OFFSET_NOISE: Final = timedelta(seconds=1)
+"""The vendors' clocks are known from whole seconds."""
 TAKEN: Final = b'{"code":0}'
 """What Tencent recommends to answer; the others look at the status alone."""
 
@@ -198,7 +200,7 @@ class Receiver:
         if isinstance(body, Result):
             return self._respond(account, body)
         # A reload may have taken the account away while its post was read.
-        runtime, offset = self._book.runtime(account), self._book.offset(account)
+        runtime, offset = self._book.runtime(account), self._offset(account)
         heard = runtime.provider.hear(
             Post(
                 headers={name.lower(): value for name, value in request.headers.items()},
@@ -217,6 +219,15 @@ class Receiver:
                 ours = tuple(replace(fact, event_at=fact.event_at - offset) for fact in told)
                 verdict = await self._recorder.record(Told(account=account, facts=ours))
                 return self._respond(account, _result(verdict))
+
+    def _offset(self, account: str) -> timedelta:
+        """Return by how much the vendor's clock is surely ahead of the database's.
+
+        A smaller one may be none at all, and each correction by another one would change the order
+        in which an agent's facts happened.
+        """
+        offset = self._book.offset(account)
+        return offset if abs(offset) > OFFSET_NOISE else timedelta(0)
 
     async def _read(self, request: web.Request) -> bytes | Result:
         """Return the body, or why it was not read to its end."""

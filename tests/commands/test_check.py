@@ -12,10 +12,13 @@ from sqlalchemy.engine import make_url
 from orchestrator.commands.check import Finding, _judge_clock, findings, judge_vendor, run
 from orchestrator.commands.dev import configure
 from orchestrator.config import Config, understand
+from orchestrator.settings import Address
 from orchestrator.simulator import Simulator, serve
 from orchestrator.simulator.keys import DEMO
 
 pytestmark = pytest.mark.anyio
+
+LISTEN = Address("127.0.0.1", 8787)
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def verdicts(report: list[Finding], *, about: str) -> list[str]:
 
 
 async def test_all_is_well_where_all_is_well(database_url: str, vendors_url: str) -> None:
-    report = await found(configure(database_url, vendors_url))
+    report = await found(configure(database_url, vendors_url, LISTEN))
     for about in ("configuration", "database", "rights", "specs"):
         assert verdicts(report, about=about) == ["well"]
     vendors = [f"account {name}: " for name in ("volcengine", "tencent", "zego")]
@@ -52,7 +55,9 @@ async def test_all_is_well_where_all_is_well(database_url: str, vendors_url: str
 async def test_every_trouble_says_what_to_do(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    report = await found(configure(f"sqlite:///{tmp_path}/absent.db", f"http://127.0.0.1:{port}"))
+    report = await found(
+        configure(f"sqlite:///{tmp_path}/absent.db", f"http://127.0.0.1:{port}", LISTEN)
+    )
     trouble = [finding for finding in report if finding.verdict == "trouble"]
     assert len(trouble) == 5
     assert "orchestrator migrate" in trouble[0].what
@@ -66,7 +71,7 @@ async def test_a_database_that_is_away_is_told_and_the_vendors_are_still_asked(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     url = f"postgresql://me:fake-password@127.0.0.1:{port}/db"
-    report = await found(configure(url, vendors_url))
+    report = await found(configure(url, vendors_url, LISTEN))
     assert verdicts(report, about="database (postgresql)") == ["trouble"]
     assert verdicts(report, about="account volcengine") == ["well"]
     assert "fake-password" not in str(report)
@@ -152,7 +157,7 @@ async def test_a_vendor_that_tells_no_time_is_no_trouble() -> None:
 
 
 async def test_any_answer_is_an_answer(vendors_url: str) -> None:
-    account = configure("sqlite:////nowhere/o.db", vendors_url).accounts["volcengine"]
+    account = configure("sqlite:////nowhere/o.db", vendors_url, LISTEN).accounts["volcengine"]
     judged = await judge_vendor("volcengine", account, vendors_url)
     assert judged.verdict == "well"
 

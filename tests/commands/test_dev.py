@@ -17,6 +17,7 @@ import pytest
 from orchestrator.clock import boot_ns
 from orchestrator.commands.dev import configure
 from orchestrator.examples import EXAMPLES, TALK
+from orchestrator.settings import Address
 
 PATIENCE_NS = 60_000_000_000
 
@@ -93,8 +94,18 @@ def test_everything_runs_and_what_it_tells_to_try_works(tmp_path: Path) -> None:
         run_line(tmp_path, start)
         run_line(tmp_path, forget)
         assert len(run_line(tmp_path, history)) == 10
+        assert callbacks_taken(told) == {"volcengine", "tencent", "zego"}
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
+
+
+def callbacks_taken(told: str) -> set[str]:
+    """Return whose callbacks the daemon has taken, after looking where the vendors say."""
+    (url,) = re.findall(r"^their callbacks +(.*)$", told, re.MULTILINE)
+    with urlopen(url, timeout=10) as answer:  # noqa: S310 - our own URL
+        attempts = json.load(answer)["attempts"]
+    assert {attempt["status"] for attempt in attempts} == {200}
+    return {attempt["account"] for attempt in attempts}
 
 
 def all_done(folder: Path, commands: str) -> list[str]:
@@ -133,7 +144,9 @@ def test_without_examples_nothing_is_inserted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["volcengine", "tencent", "zego"])
 def test_every_account_is_at_the_simulated_vendors(name: str) -> None:
-    config = configure("sqlite:////nowhere/o.db", "http://127.0.0.1:1")
+    listen = Address("127.0.0.1", 2)
+    config = configure("sqlite:////nowhere/o.db", "http://127.0.0.1:1", listen)
+    assert config.callbacks.listen == listen
     assert config.accounts[name].provider == name
     assert config.accounts[name].endpoint == "http://127.0.0.1:1"
     assert {example.account for example in EXAMPLES} == set(config.accounts)

@@ -34,6 +34,9 @@ server_secret = "fake-server-secret"
 """
 
 
+LISTENING = '[callbacks]\nlisten = "{}"\n'
+
+
 @contextmanager
 def simulating(*args: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     command = [sys.executable, "-m", "orchestrator", "simulate", "--listen", "127.0.0.1:0", *args]
@@ -96,6 +99,24 @@ def test_it_accepts_the_keys_of_the_configured_accounts(tmp_path: Path) -> None:
         ),
         ZegoKeys(account="z", app_id=1234567890, server_secret="fake-server-secret"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("listen", "posted_to"),
+    [
+        ("127.0.0.1:8787", "http://127.0.0.1:8787/callbacks/v"),
+        ("0.0.0.0:8787", "http://127.0.0.1:8787/callbacks/v"),
+        ("[::]:8787", "http://[::1]:8787/callbacks/v"),
+        ("receiver.invalid:80", "http://receiver.invalid:80/callbacks/v"),
+    ],
+)
+def test_it_posts_where_the_configuration_listens(
+    tmp_path: Path, listen: str, posted_to: str
+) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(CONFIG + LISTENING.format(listen), "utf-8")
+    # Without a secret there is nothing to sign with.
+    assert [keys.callback_url for keys in accepted_keys(file)] == [posted_to, None, None]
 
 
 def test_an_address_that_is_taken_is_trouble_told_in_a_line() -> None:

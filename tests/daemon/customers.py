@@ -37,6 +37,7 @@ def _volcengine(version: str, number: int) -> Customer:
         app_id=f"{number:024}",
         access_key_id=f"AKLTfake{number}",
         secret_access_key=f"fake-secret-access-key-{number}",
+        callback_secret=f"fake-callback-secret-{number}",
     )
     config = {
         "ASRConfig": {"Provider": "volcano", "ProviderParams": {"Mode": "smallmodel"}},
@@ -52,6 +53,7 @@ def _volcengine(version: str, number: int) -> Customer:
             "access_key_id": keys.access_key_id,
             "secret_access_key": keys.secret_access_key,
             "api_version": version,
+            "callback_secret": keys.callback_secret,
         },
         spec={"Config": config},
         other_spec={"Config": config} | _welcomed(config, welcome),
@@ -74,6 +76,7 @@ def _tencent() -> Customer:
         secret_id="AKIDfake",
         secret_key="fake-secret-key",
         usersig_key="fa" * 32,
+        callback_secret="FakeCallbackKey",
     )
     spec = {
         "LLMConfig": {
@@ -92,6 +95,7 @@ def _tencent() -> Customer:
             "secret_id": keys.secret_id,
             "secret_key": keys.secret_key,
             "usersig_key": keys.usersig_key,
+            "callback_key": keys.callback_secret,
             "region": "ap-singapore",
         },
         spec=spec,
@@ -103,11 +107,21 @@ def _tencent() -> Customer:
 
 
 def _zego() -> Customer:
-    keys = ZegoKeys(account="zego", app_id=1234567899, server_secret="fake" * 8)
+    keys = ZegoKeys(
+        account="zego",
+        app_id=1234567899,
+        server_secret="fake" * 8,
+        callback_secret="fake-callback-secret",
+    )
     spec = {"AgentId": "fake-agent", "RTC": {"UserStreamId": "human-stream"}}
     return Customer(
         keys=keys,
-        settings={"provider": "zego", "app_id": keys.app_id, "server_secret": keys.server_secret},
+        settings={
+            "provider": "zego",
+            "app_id": keys.app_id,
+            "server_secret": keys.server_secret,
+            "callback_secret": keys.callback_secret,
+        },
         spec=spec,
         other_spec={**spec, "MessageHistory": {"SyncMode": 1, "Messages": [], "WindowSize": 9}},
         start="CreateAgentInstance",

@@ -63,6 +63,15 @@ class Vendors:
         body = {"account": account, "room_id": room_id, "user_id": user_id, "do": do}
         await self._ask("POST", "users", body)
 
+    async def post_callbacks(self, account: str, url: str) -> None:
+        """Let an account's callbacks be posted there; empty: nowhere."""
+        await self._ask("POST", "callbacks", {"account": account, "url": url})
+
+    async def callbacks(self) -> list[dict[str, Any]]:
+        """Return the newest attempts to post a callback, oldest first."""
+        attempts: list[dict[str, Any]] = (await self._ask("GET", "callbacks"))["attempts"]
+        return attempts
+
     async def _ask(
         self,
         method: str,
