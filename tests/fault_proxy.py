@@ -24,11 +24,17 @@ class FaultProxy:
     connections: int = 0
     """How many were ever accepted."""
     _open: set[CancelScope] = field(default_factory=set)
+    _clients: set[ByteStream] = field(default_factory=set)
 
     def cut(self) -> None:
         """End all present connections."""
         for scope in self._open:
             scope.cancel()
+
+    async def say(self, piece: bytes) -> None:
+        """Send every client a piece as if it were the server's."""
+        for client in self._clients:
+            await client.send(piece)
 
     async def serve_connection(self, client: ByteStream) -> None:
         self.connections += 1
@@ -43,9 +49,11 @@ class FaultProxy:
                 await anyio.connect_tcp(self.server_host, self.server_port) as server,
                 anyio.create_task_group() as pumps,
             ):
+                self._clients.add(client)
                 pumps.start_soon(self._pump, client, server, pumps.cancel_scope)
                 pumps.start_soon(self._pump, server, client, pumps.cancel_scope)
         self._open.discard(scope)
+        self._clients.discard(client)
 
     async def _pump(
         self, source: ByteReceiveStream, target: ByteSendStream, both: CancelScope

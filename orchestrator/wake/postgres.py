@@ -26,6 +26,15 @@ from orchestrator.wake.base import Hint
 WAKE_CHANNEL: Final = "orchestrator_wake"
 _ECHO_CHANNEL: Final = "orchestrator_wake_echo"
 
+_DEAD: Final = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # The server's last words came while nothing was asked, the end of the connection not yet.
+    asyncpg.InternalClientError,
+)
+"""What tells that a connection is dead."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -88,7 +97,7 @@ class PostgresWaker:
                 async with self._open() as listener:
                     pause = self._watch.reconnect_first
                     await self._hear(listener)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except _DEAD as error:
                 self._note_deaf(error)
             await anyio.sleep(pause.total_seconds())
             pause = min(2 * pause, self._watch.reconnect_last)
@@ -115,7 +124,8 @@ class PostgresWaker:
         """Have the connection prove itself again and again.
 
         Raises:
-            OSError, asyncpg.PostgresError, asyncpg.InterfaceError: It is dead.
+            OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError:
+                It is dead.
         """
         while True:
             with anyio.fail_after(self._watch.patience.total_seconds()):
