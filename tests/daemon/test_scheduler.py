@@ -29,7 +29,7 @@ from orchestrator.store.engine import now as database_now
 from orchestrator.store.migrate import upgrade
 from orchestrator.wake.fan import Seat
 from tests.postgres_server import running_server
-from tests.store.claiming import Daemon, make_desk, runtime, want
+from tests.store.claiming import OWNER, Daemon, make_desk, runtime, want
 from tests.store.rows import query, run
 
 pytestmark = pytest.mark.anyio
@@ -140,6 +140,7 @@ def wire(daemon: Daemon, simulator: Simulator, transport: Transport, seat: Watch
             tally=Tally(),
             daemon_id="d1",
             daemon_name="d1",
+            owner=OWNER,
             nudge=seat.nudge,
         )
     )

@@ -22,7 +22,7 @@ from orchestrator.store import sqlite
 from orchestrator.store.engine import Database, open_database, sqlite_path
 from orchestrator.store.migrate import upgrade
 from tests.postgres_server import running_server
-from tests.store.claiming import Daemon, settled, status, want
+from tests.store.claiming import OWNER, Daemon, settled, status, want
 from tests.store.rows import query, run
 
 pytestmark = pytest.mark.anyio
@@ -48,6 +48,7 @@ class Bench:
                 tally=self.tally,
                 daemon_id="d1",
                 daemon_name="d1",
+                owner=OWNER,
                 nudge=lambda: self.nudges.append(None),
             )
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.clock import boot_ns
 from orchestrator.core.model import Account, Verb, WorkClass
+from orchestrator.core.orphan import Owner
 from orchestrator.core.outcome import Done, Outcome, Settled
 from orchestrator.daemon.book import AccountRuntime, Book, Keys
 from orchestrator.daemon.claim import Claimed, Desk, Order, Room, Tickets, Wanted, claim
@@ -22,6 +23,8 @@ from orchestrator.store.columns import write_json
 from orchestrator.store.engine import Database
 from orchestrator.store.engine import now as database_now
 from tests.store.rows import Rows, insert, query, quoted, run
+
+OWNER = Owner(prefix="orc", mark="aaaaa")
 
 NOWHERE = "http://127.0.0.1:1"
 SPEC: Mapping[str, Any] = {"Config": {"LLMConfig": {"Mode": "ArkV3", "EndPointId": "ep"}}}
@@ -168,6 +171,7 @@ class Daemon:
                 name: self.desk.book.account(name, None, None) for name in self.desk.book.names
             },
             denied=frozenset(denied),
+            owner=OWNER,
         )
         return await self.database.write(settle, settling, settlements)
 

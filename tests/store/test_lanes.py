@@ -29,7 +29,7 @@ from orchestrator.store.engine import now as database_now
 from orchestrator.store.lane_queue import LaneCandidate, LaneScope
 from orchestrator.store.lanes import COMMANDS_MAX
 from tests.daemon.customers import TENCENT
-from tests.store.claiming import SPEC, Daemon, make_book, make_desk, settled, status, want
+from tests.store.claiming import OWNER, SPEC, Daemon, make_book, make_desk, settled, status, want
 from tests.store.rows import insert, query, quoted, run, update, value
 from tests.store.test_plans import NOW, fill, plans, tidy
 
@@ -394,7 +394,9 @@ async def test_a_lane_claimed_while_its_agent_s_start_is_settled_is_looked_at_ag
 def settling_of(daemon: Daemon) -> Settling:
     book = daemon.desk.book
     accounts = {name: book.account(name, None, None) for name in book.names}
-    return Settling(daemon_id="d1", daemon_name="d1", accounts=accounts, denied=frozenset())
+    return Settling(
+        daemon_id="d1", daemon_name="d1", accounts=accounts, denied=frozenset(), owner=OWNER
+    )
 
 
 async def test_the_settle_of_a_start_waits_for_no_lane_that_is_locked(
