@@ -40,13 +40,6 @@ SESSION: Final = {
     "tcp_user_timeout": "10s",
     "jit": "off",
 }
-LOST: Final = (
-    OSError,
-    asyncpg.InterfaceError,
-    # The server's last words came while nothing was asked, the end of the connection not yet.
-    asyncpg.InternalClientError,
-)
-"""What SQLAlchemy passes on of a lost connection as the driver raised it."""
 CONNECT_TIMEOUT_S: Final = 5
 REPLY_TIMEOUT_S: Final = 15
 """Longer than the server's own limits: it ends a wait that only a dead network explains."""
@@ -115,7 +108,7 @@ class PostgresDatabase(Database):
             if not error.connection_invalidated:
                 raise
             raise self._lost(error.orig) from error
-        except LOST as error:
+        except (OSError, asyncpg.InterfaceError) as error:
             raise self._lost(error) from error
         finally:
             with anyio.CancelScope(shield=True):
@@ -157,7 +150,7 @@ async def connect(engine: AsyncEngine) -> AsyncConnection:
     except PoolTimeout as error:
         message = f"{_spell_url(engine.url)}: no connection was free for {CONNECT_TIMEOUT_S} s"
         raise DatabaseAway(message) from error
-    except (DBAPIError, asyncpg.PostgresError, *LOST) as error:
+    except (DBAPIError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         message = f"{_spell_url(engine.url)}: {_spell(cause)}"
         raise DatabaseAway(message) from error

@@ -37,6 +37,10 @@ class Spell:
     is_total: bool
     """Whether nobody could work meanwhile: no daemon, or no database."""
 
+    @property
+    def seconds(self) -> float:
+        return (self.ended_at - self.began_at).total_seconds()
+
 
 @dataclass
 class Diary:

@@ -37,6 +37,7 @@ def figures(verdict: Verdict) -> Figures:
         "order violations": promises["P5"],
         "limiter overshoot": promises["P6"],
         "limiter windows not judged": verdict.unjudged,
+        "machine stood still, s": round(sum(stall.seconds for stall in diary.stalls), 1),
         "broken otherwise": promises["P3"] + promises["P8"],
         "leaked s, p50/p99/max": _spread([leak.seconds for leak in wanted], len(starts)),
         "while somebody could work": _spread([leak.owed_s for leak in wanted], len(starts)),

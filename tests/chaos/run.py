@@ -145,9 +145,7 @@ async def _look_until_agreed(stage: Stage, within_s: float) -> list[Finding]:
     give_up = anyio.current_time() + within_s
     stalls = len(stage.diary.stalls)
     while findings := disagreements(await take_picture(stage.vendors, stage.client), stage.diary):
-        stood = sum(
-            (one.ended_at - one.began_at).total_seconds() for one in stage.diary.stalls[stalls:]
-        )
+        stood = sum(stall.seconds for stall in stage.diary.stalls[stalls:])
         if anyio.current_time() > give_up + stood:
             return findings
         await stage.fleet.revive()

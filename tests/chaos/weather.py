@@ -32,8 +32,8 @@ KINDS: Final = (
 )
 DEATHS: Final = 0.02
 """Share of starts whose agents die at once."""
-BURST: Final = range(5, 20)
-"""Calls of one action that are throttled one after the other."""
+BURST_S: Final = 2.0
+"""How long all calls of one action are throttled at most."""
 CALLBACK_FAULTS: Final[Mapping[str, float]] = {"drop": 0.1, "double": 0.1, "delay": 0.1}
 CALLBACK_LATE_MS: Final = 700
 ENDS_EVERY_S: Final = 3.0
@@ -70,9 +70,12 @@ class Weather:
         return self.lots.randrange(50, self.times.call_timeout_ms * 3 // 2)
 
     async def _throttle(self) -> None:
+        """Let a vendor refuse all calls of an action for a moment."""
         customer = self.lots.choice(self.customers)
         action = self.lots.choice([customer.start, customer.stop, customer.look])
-        await self.vendors.script(action, "throttle", self.lots.choice(BURST))
+        await self.vendors.set_ratio(action, "throttle", 1.0)
+        await anyio.sleep(self.lots.uniform(0, BURST_S))
+        await self.vendors.set_ratio(action, "throttle", 0.0)
 
     async def _spoil_callbacks(self) -> None:
         for kind, share in CALLBACK_FAULTS.items():

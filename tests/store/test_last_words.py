@@ -1,7 +1,7 @@
 """A server's last words on a connection that is idle: the driver has read them, its end not yet.
 
 asyncpg then refuses the next question with an InternalClientError, which is none of its errors of
-the connection or of the server.
+the connection or of the server. SQLAlchemy knows it; who uses the driver itself must.
 """
 
 from collections.abc import AsyncIterator
