@@ -353,6 +353,11 @@ class Row:
         """Those of the present incarnation, oldest first."""
         return tuple(a for a in self.agents if a.incarnation > self.status.retired)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody knows what became of a start that is still wanted."""
+        return any(not agent.is_idle and not agent.is_known for agent in self.wanted)
+
     def replace_agent(self, agent: Agent) -> "Row":
         """Return the row with this ledger row in place of its earlier self, or added at the end."""
         if any(a.id == agent.id for a in self.agents):

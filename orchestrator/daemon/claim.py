@@ -11,6 +11,7 @@ Rule 2: a row that cannot be read, or whose spec is wrong, fails alone; its batc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any, Final, assert_never
 
 from orchestrator.clock import Anchor, boot_ns
@@ -133,7 +134,9 @@ def claim(
     now, standings = accounts.read_present(connection)
     anchor = Anchor(then=now, before_ns=before_ns, after_ns=boot_ns())
     rows.restore(connection, wanted.without_status, now)
-    found = read(connection, rows.lock(connection, wanted.ids, now), now)
+    found = sorted(
+        read(connection, rows.lock(connection, wanted.ids, now), now), key=attrgetter("turn")
+    )
     present = Present(anchor=anchor, standings=standings)
     work = _Claim(connection, desk, tickets, room, present)
     work.claimed.written = len(wanted.without_status)

@@ -6,7 +6,7 @@ Claim and settle fill it; neither writes a status or a ledger row in any other w
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
@@ -18,6 +18,9 @@ EVENT_KEYS = (
     "action", "outcome", "code", "message", "request_id", "latency_ms", "phase_before",
     "phase_after",
 )  # fmt: skip
+
+PRIORITY_MAX: Final = 2**31 - 1
+"""The highest that the column holds."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,7 +48,7 @@ class Draft:
                 status=row.status,
                 lease_owner=lease_owner,
                 lease_until=until,
-                priority=row.task.priority if row.task else 0,
+                priority=_priority(row),
                 now=self.now,
             )
         )
@@ -101,6 +104,13 @@ class Draft:
         orphans.close(connection, self.forgotten, self.now)
         rows.write_events(connection, self.events)
         lanes.touch(connection, self.turned, self.now)
+
+
+def _priority(row: Row) -> int:
+    """Return the priority of a row in its queue: a start that is open goes before all others."""
+    if row.is_open:
+        return PRIORITY_MAX
+    return row.task.priority if row.task else 0
 
 
 def _about(id_: str) -> dict[str, str]:

@@ -66,10 +66,11 @@ class Scope:
     """Accounts whose rows are left out if they most likely want a call of this class."""
 
 
-_RANK_STOP, _RANK_CHANGE, _RANK_DUE, _RANK_POLL = range(4)
+_RANK_STOP, _RANK_OPEN, _RANK_CHANGE, _RANK_DUE, _RANK_POLL = range(5)
 # Literals, not parameters: so both planners see that the indexes on `due_at` serve.
 _IS_RUNNING = agent_status.c.phase == literal_column("'running'")
 _IS_NOT_RUNNING = agent_status.c.phase != literal_column("'running'")
+_IS_STARTING = agent_status.c.phase == literal_column("'starting'")
 _IS_ENDING = agent_status.c.phase.in_([Phase.STOPPING.value, Phase.QUARANTINED.value])
 
 _may_stop = none_of(agent_status.c.account, "without_stop")
@@ -108,10 +109,10 @@ def _peek_changes(rank: int, guess: Any, *where: ColumnElement[bool]) -> Select[
 
 
 def _peek_due(
-    rank: int, guess: Any, column: Any, limit: BindParameter[int], *where: ColumnElement[bool]
+    rank: Any, guess: Any, column: Any, limit: BindParameter[int], *where: ColumnElement[bool]
 ) -> Select[Any]:
     chosen = (
-        select(literal(rank), agent_status.c.task_id, agent_status.c.account, guess)
+        select(rank, agent_status.c.task_id, agent_status.c.account, guess)
         .where(column <= _NOW, *where)
         .order_by(column)
         .limit(limit)
@@ -128,15 +129,29 @@ _PEEK = union_all(
         task_change.c.urgent,
         or_(_is_forgotten, _may_stop),
     ),
-    _peek_due(_RANK_STOP, literal(Verb.STOP.value), agent_status.c.stop_due_at, _LIMIT, _may_stop),
+    _peek_due(
+        literal(_RANK_STOP),
+        literal(Verb.STOP.value),
+        agent_status.c.stop_due_at,
+        _LIMIT,
+        _may_stop,
+    ),
     _peek_changes(
         _RANK_CHANGE,
         _guess(),
         or_(_is_forgotten, and_(_is_live, _may_stop), and_(not_(_is_live), _may_start)),
     ),
-    _peek_due(_RANK_DUE, _guess(), agent_status.c.due_at, _LIMIT, _IS_NOT_RUNNING, _may_start),
     _peek_due(
-        _RANK_POLL,
+        # Of a start nobody knows what became of it: its daemon died, or its reply was lost.
+        case((_IS_STARTING, literal(_RANK_OPEN)), else_=literal(_RANK_DUE)),
+        _guess(),
+        agent_status.c.due_at,
+        _LIMIT,
+        _IS_NOT_RUNNING,
+        _may_start,
+    ),
+    _peek_due(
+        literal(_RANK_POLL),
         literal(Verb.POLL.value),
         agent_status.c.due_at,
         _POLL_LIMIT,
@@ -147,7 +162,10 @@ _PEEK = union_all(
 
 
 def peek(connection: Connection, now: datetime, scope: Scope) -> list[Candidate]:
-    """Return rows with changes or due times that have come: stops first, polls last."""
+    """Return rows with changes or due times that have come: stops first, polls last.
+
+    What is open goes before what is new: a start of which nobody knows may bill already.
+    """
     found: dict[str, Candidate] = {}
     values = {
         "now": now,

@@ -33,6 +33,18 @@ class Read:
     """Why the task's row makes no sense; empty if it does."""
 
     @property
+    def turn(self) -> tuple[bool, bool, int, datetime]:
+        """Its place in a batch whose slots and places may not be enough for all.
+
+        What must end goes first, then starts that are open, then the highest priority, and of
+        equals who asked first.
+        """
+        status, task = self.row.status, self.row.task
+        ends = bool(self.row.unwanted) or any(change.urgent for change in self.changes)
+        priority = task.priority if task else 0
+        return not ends, not self.row.is_open, -priority, status.asked_at or status.phase_since
+
+    @property
     def is_watched(self) -> bool:
         """Whether somebody's silence would end it."""
         task = self.row.task

@@ -62,7 +62,12 @@ agent_status: Final = Table(
     optional("parked_class", Text(), "the queue where it waits for something that is not time"),
     optional("parked_verb", Text(), "the call that it waits to make"),
     optional("parked_at", Timestamp(), "since when it is parked"),
-    required("priority", Integer(), "the task's, copied when parked", ZERO),
+    required(
+        "priority",
+        Integer(),
+        "the task's, copied; the highest if its start is open",
+        ZERO,
+    ),
     optional("intent", Text(), "the call in flight"),
     optional("intent_agent", Text(), "the ledger row it is about"),
     optional("intent_at", Timestamp(), "when it was announced"),

@@ -20,7 +20,18 @@ from orchestrator.core.model import (
 )
 from orchestrator.core.outcome import Denied, Done, Gone, Indefinite, NotSent, Outcome, Refused
 from orchestrator.core.wishes import absorb
-from tests.core.builders import NOW, S, account, change, in_flight, known, row, settled, unknown
+from tests.core.builders import (
+    NOW,
+    S,
+    account,
+    agent,
+    change,
+    in_flight,
+    known,
+    row,
+    settled,
+    unknown,
+)
 
 V, T, Z, U = Recovery.SAME_NAME, Recovery.FIND, Recovery.EVICT, Recovery.STOP_FIRST
 HORIZON = NOW + 115 * S
@@ -148,13 +159,29 @@ def test_two_sends_of_one_name_share_no_horizon() -> None:
     given = lost_start(V)
     verb, resent = go_on(given, V, Indefinite(code="Timeout"), NOW + 50 * S)
     assert verb is Verb.START
-    (agent,) = resent.agents
-    assert agent.horizon_at == NOW + 50 * S + (HORIZON - NOW)
+    (sent,) = resent.agents
+    assert sent.horizon_at == NOW + 50 * S + (HORIZON - NOW)
     later = replace(resent.status, retry_at=None)
     _, again = go_on(replace(resent, status=later), V, Done(), NOW + 60 * S)
-    assert again.agents[0].horizon_at == agent.horizon_at
+    assert again.agents[0].horizon_at == sent.horizon_at
 
 
 def test_an_agent_that_only_a_person_knows_is_gone() -> None:
     given = absorb(row(unknown(), retired=1), [change(What.ASSUME_GONE)], NOW).row
     assert (given.agents, decide(given, account(Z), NOW)) == ((), Wait())
+
+
+@pytest.mark.parametrize(
+    ("given", "is_open"),
+    [
+        (row(), False),
+        (row(agent()), False),
+        (row(unknown()), True),
+        (row(known()), False),
+        (row(unknown(), known(id="a2")), True),
+        (row(unknown(), retired=1), False),
+    ],
+)
+def test_what_is_open_goes_before_what_is_new(given: Row, *, is_open: bool) -> None:
+    """A start of which nobody knows: it may run, and bill, while it stands behind new ones."""
+    assert given.is_open is is_open

@@ -6,13 +6,13 @@ from contextlib import closing
 import anyio
 import pytest
 
-from orchestrator.core.model import Verb
+from orchestrator.core.model import Verb, WorkClass
 from orchestrator.core.outcome import Done
 from orchestrator.store import daemons, queue
 from orchestrator.store.columns import write_json
 from orchestrator.store.engine import Connection, Database, open_database, sqlite_path
 from orchestrator.store.engine import now as database_now
-from orchestrator.store.queue import Scope
+from orchestrator.store.queue import Queue, Scope
 from tests.store.claiming import (
     Daemon,
     inbox,
@@ -20,6 +20,7 @@ from tests.store.claiming import (
     make_desk,
     settled,
     status,
+    ticket,
     wait_out_lease,
     want,
 )
@@ -28,6 +29,9 @@ from tests.store.rows import query, quoted, run, update
 pytestmark = pytest.mark.anyio
 
 LONG_AGO = "'2020-01-01 00:00:00.000000'"
+LATER = "'2020-01-01 00:01:00.000000'"
+ALL = Scope(most=128, most_polls=128, without={})
+START = ("volc", Verb.START)
 ONE = daemons.Daemon(
     id="d1", name="d1", host="here", pid=1, version="1", wake="poll", accounts=["volc"]
 )
@@ -131,8 +135,7 @@ async def test_a_list_of_lost_rows_is_acted_on_after_another_took_them(database:
         await wait_out_lease(database, id_)
     await run(database, update("agent_status", f"due_at = {LONG_AGO}"))
     now = await database.read(database_now)
-    scope = Scope(most=128, most_polls=128, without={})
-    listed = [one.task_id for one in await database.read(queue.peek, now, scope)]
+    listed = [one.task_id for one in await database.read(queue.peek, now, ALL)]
     assert sorted(listed) == ["a", "b"]
     quick = Daemon(database, make_desk(make_book(), "quick"))
     order = await quick.claim_one("a")
@@ -170,3 +173,53 @@ async def fill_log(database: Database, name: str) -> None:
     wide = {"labels": quoted(write_json({"wide": "x" * 2_000_000}))}
     for number in range(3):
         await want(database, f"{name}-{number}", **wide)
+
+
+# --- whose turn it is
+
+
+async def lose_start(database: Database, id_: str) -> None:
+    """Let a daemon die with the start of this row announced."""
+    dead = await Daemon(database, make_desk(make_book(), "dead")).ready()
+    await want(database, id_)
+    await dead.claim_one(id_)
+    await wait_out_lease(database, id_)
+    await run(database, f"{update('agent_status', f'due_at = {LATER}')} WHERE task_id = '{id_}'")
+
+
+async def test_open_intents_are_found_before_what_is_new_or_due(database: Database) -> None:
+    await want(database, "due")
+    await run(database, "DELETE FROM task_change", update("agent_status", f"due_at = {LONG_AGO}"))
+    await want(database, "new")
+    await lose_start(database, "open")
+    now = await database.read(database_now)
+    found = [one.task_id for one in await database.read(queue.peek, now, ALL)]
+    assert found == ["open", "new", "due"]
+
+
+async def test_the_only_slot_is_for_an_open_intent(database: Database) -> None:
+    daemon = await Daemon(database).ready()
+    await lose_start(database, "open")
+    await want(database, "a", "b", priority="9")
+    claimed = await daemon.claim("a", "b", "open", tickets={START: [ticket()]})
+    assert [one.flight.task_id for one in claimed.orders] == ["open"]
+
+
+async def test_an_open_intent_without_a_slot_waits_before_all_others(database: Database) -> None:
+    daemon = await Daemon(database).ready()
+    await want(database, "a", "b", priority="9")
+    await daemon.claim("a", "b", tickets={START: []})
+    await lose_start(database, "open")
+    await daemon.claim("open", tickets={START: []})
+    starts = Queue("volc", WorkClass.START, Verb.START)
+    now = await database.read(database_now)
+    assert await database.read(queue.peek_parked, starts, now, 128) == ["open", "a", "b"]
+
+
+async def test_a_slot_goes_to_who_is_more_urgent_and_not_to_who_is_new(database: Database) -> None:
+    daemon = await Daemon(database).ready()
+    await want(database, "waits", priority="5")
+    await daemon.claim("waits", tickets={START: []})
+    await want(database, "a-new-one", priority="4")
+    claimed = await daemon.claim("a-new-one", "waits", tickets={START: [ticket()]})
+    assert [one.flight.task_id for one in claimed.orders] == ["waits"]

@@ -102,7 +102,7 @@ COMMENT ON COLUMN agent_status.stop_due_at IS 'when this agent must be stopped';
 COMMENT ON COLUMN agent_status.parked_class IS 'the queue where it waits for something that is not time';
 COMMENT ON COLUMN agent_status.parked_verb IS 'the call that it waits to make';
 COMMENT ON COLUMN agent_status.parked_at IS 'since when it is parked';
-COMMENT ON COLUMN agent_status.priority IS 'the task''s, copied when parked';
+COMMENT ON COLUMN agent_status.priority IS 'the task''s, copied; the highest if its start is open';
 COMMENT ON COLUMN agent_status.intent IS 'the call in flight';
 COMMENT ON COLUMN agent_status.intent_agent IS 'the ledger row it is about';
 COMMENT ON COLUMN agent_status.intent_at IS 'when it was announced';
