@@ -39,6 +39,8 @@ IDLE_S: Final = 75.0
 """A connection that carries nothing for longer is closed."""
 FINISH_WITHIN_S: Final = 5.0
 """How long requests may take that are open when the server closes."""
+ANSWER_WITHIN_S: Final = 1.0
+"""How long the answers of those then take to leave."""
 BACKLOG: Final = 128
 OFFSET_NOISE: Final = timedelta(seconds=1)
 """The vendors' clocks are known from whole seconds."""
@@ -122,9 +124,11 @@ async def receive(
         telling.start_soon(receiver.tally.run)
         async with anyio.create_task_group() as writing:
             writing.start_soon(recorder.run)
-            async with receiver.serve(listening.socket):
-                yield
-            recorder.finish()
+            try:
+                async with receiver.serve(listening.socket):
+                    yield
+            finally:
+                recorder.finish()
         receiver.tally.tell()
         telling.cancel_scope.cancel()
 
@@ -147,6 +151,8 @@ class Receiver:
         self._now = now
         self._max_body_bytes = max_body_bytes
         self._in_flight = 0
+        self._idle = anyio.Event()
+        self._idle.set()
         self.tally = CallbackTally()
 
     @asynccontextmanager
@@ -165,16 +171,21 @@ class Receiver:
             auto_decompress=False,
             keepalive_timeout=IDLE_S,
             lingering_time=LINGER_S,
-            shutdown_timeout=FINISH_WITHIN_S,
+            shutdown_timeout=ANSWER_WITHIN_S,
         )
         await runner.setup()
+        site = web.SockSite(runner, listening, backlog=BACKLOG)
         try:
-            await web.SockSite(runner, listening, backlog=BACKLOG).start()
+            await site.start()
             host, port = listening.getsockname()[:2]
             log.info("hearing_callbacks", host=host, port=port)
             yield
         finally:
             with anyio.CancelScope(shield=True):
+                await site.stop()
+                # The runner's own end would not read the rest of a body.
+                with anyio.move_on_after(FINISH_WITHIN_S):
+                    await self._idle.wait()
                 await runner.cleanup()
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -184,7 +195,7 @@ class Receiver:
             return self._respond(_NOBODY, Result.STRANGER)
         if self._in_flight >= IN_FLIGHT_MAX:
             return self._respond(account, Result.BUSY)
-        self._in_flight += 1
+        self._begin()
         try:
             return await self._judge(account, request)
         except ConnectionError:
@@ -193,7 +204,17 @@ class Receiver:
             log.exception("callback_failed", account=account)
             return self._respond(account, Result.FAILED)
         finally:
-            self._in_flight -= 1
+            self._end()
+
+    def _begin(self) -> None:
+        if self._in_flight == 0:
+            self._idle = anyio.Event()
+        self._in_flight += 1
+
+    def _end(self) -> None:
+        self._in_flight -= 1
+        if self._in_flight == 0:
+            self._idle.set()
 
     async def _judge(self, account: str, request: web.Request) -> web.Response:
         body = await self._read(request)
