@@ -32,7 +32,7 @@ async def test_a_start_sent_by_a_zombie_while_its_signature_is_good(
         url = await make_database("postgresql")
         row = Wished("zombie", customer, wish)
         async with open_world(url, tmp_path / f"{customer.name}-{wish}", [row]) as world:
-            first = await freeze_before_sending(world)
+            first = await freeze(world, "sending")
             sent_before = len(await world.scene.vendors.calls(customer.start))
             second = await take_over(world)
             await world.wake(first, second)
@@ -52,7 +52,7 @@ async def test_a_start_sent_by_a_zombie_after_its_signature_ran_out(
         url = await make_database("postgresql")
         row = Wished("zombie", customer, wish)
         async with open_world(url, tmp_path / f"{customer.name}-{wish}", [row]) as world:
-            first = await freeze_before_sending(world)
+            first = await freeze(world, "sending")
             second = await take_over(world)
             await world.wait_settled()
             before = await world.scene.vendors.agents()
@@ -67,6 +67,22 @@ async def test_a_start_sent_by_a_zombie_after_its_signature_ran_out(
     await at_once(wake)
 
 
+async def test_what_a_zombie_had_learnt_counts_when_all_is_settled_without_it(
+    make_database: MakeDatabase, tmp_path: Path
+) -> None:
+    async def wake(customer: Customer, wish: Wish) -> None:
+        url = await make_database("postgresql")
+        row = Wished("zombie", customer, wish)
+        async with open_world(url, tmp_path / f"{customer.name}-{wish}", [row]) as world:
+            first = await freeze(world, "replied")
+            second = await take_over(world)
+            await world.wait_settled()
+            await world.wake(first, second)
+            assert await events(world) >= {"late"}
+
+    await at_once(wake)
+
+
 @pytest.mark.parametrize("forgotten", [False, True], ids=["open", "forgotten"])
 async def test_a_handle_that_arrives_late_is_the_only_trace_of_its_agent(
     make_database: MakeDatabase, tmp_path: Path, forgotten: bool
@@ -77,10 +93,7 @@ async def test_a_handle_that_arrives_late_is_the_only_trace_of_its_agent(
     async with open_world(url, tmp_path / "late", [row]) as world:
         scene = world.scene
         await scene.vendors.turn(zego_kick_ends=False)
-        first = await world.start("one")
-        world.set_trap("replied", "start", "SIGSTOP")
-        await world.insert()
-        await world.wait_sprung(first)
+        first = await freeze(world, "replied")
         await scene.app.write(delete_task("late"))
         second = await world.start("two")
         if forgotten:
@@ -152,10 +165,10 @@ async def at_once(wake: WakeZombie) -> None:
     await run_side_by_side(works)
 
 
-async def freeze_before_sending(world: World) -> Daemon:
-    """Freeze a daemon between the last check of a start and its first byte."""
+async def freeze(world: World, step: str) -> Daemon:
+    """Freeze a daemon at a step of a start: `sending` is before its first byte."""
     first = await world.start("one")
-    world.set_trap("sending", "start", "SIGSTOP")
+    world.set_trap(step, "start", "SIGSTOP")
     await world.insert()
     await world.wait_sprung(first)
     return first
@@ -173,10 +186,15 @@ async def wait_told(world: World, event: str) -> None:
     """Wait for an event in the history."""
 
     async def look() -> bool | None:
-        rows = await world.scene.app.read("SELECT event FROM agent_event")
-        return True if event in {row["event"] for row in rows} else None
+        return True if event in await events(world) else None
 
     async def awaited() -> str:
         return f"the event {event}\n{await world.describe()}"
 
     await until(look, awaited, PATIENCE_S)
+
+
+async def events(world: World) -> set[str]:
+    """Return what has happened, by its names in the history."""
+    rows = await world.scene.app.read("SELECT event FROM agent_event")
+    return {row["event"] for row in rows}
