@@ -6,35 +6,21 @@ Rule 2: what a checker cannot know it does not hold against the daemon.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import combinations
 from typing import Final
 
 from tests.chaos.diary import Diary, Span
+from tests.chaos.limits import PER_SECOND
 from tests.chaos.vendors import Called, Lived
-from tests.daemon.customers import TENCENT, VOLCENGINE, VOLCENGINE_FIRST, ZEGO
+from tests.daemon.customers import ZEGO
 from tests.daemon.talk import START, STOP
 
 SECOND: Final = timedelta(seconds=1)
 NEAR: Final = timedelta(milliseconds=300)
 """Beside a standstill: what it kept waiting comes then."""
-
-_VOLCENGINE_LIMITS: Final = {
-    "StartVoiceChat": 60,
-    "StopVoiceChat": 60,
-    "UpdateVoiceChat": 60,
-    "GetRoomOnlineUsers": 40,
-}
-_ZEGO_LIMITS: Final = {"DescribeUserList": 200, "KickoutUser": 50}
-LIMITS: Final[Mapping[str, tuple[Mapping[str, int], int]]] = {
-    VOLCENGINE.name: (_VOLCENGINE_LIMITS, 60),
-    VOLCENGINE_FIRST.name: (_VOLCENGINE_LIMITS, 60),
-    TENCENT.name: ({}, 20),
-    ZEGO.name: (_ZEGO_LIMITS, 10),
-}
-"""Calls per second by account: of some actions, and of all others. From the vendors' documents."""
 
 
 @dataclass(frozen=True)
@@ -134,25 +120,19 @@ def overshoot(calls: Iterable[Called], diary: Diary) -> Overshoot:
     """Return windows of one second in which an account's action was called too often."""
     arrivals: defaultdict[tuple[str, str], list[datetime]] = defaultdict(list)
     for call in calls:
-        if call.account in LIMITS and call.fault != "delay":
+        if call.action in PER_SECOND.get(call.account, ()) and call.fault != "delay":
             arrivals[call.account, call.action].append(call.at)
     findings: list[Finding] = []
     unjudged = 0
     stalls = [Span(one.began_at - NEAR, one.ended_at + NEAR) for one in diary.stalls]
     for (account, action), times in arrivals.items():
-        for window, count in _crowded(sorted(times), limit_of(account, action)):
+        for window, count in _crowded(sorted(times), PER_SECOND[account][action]):
             if any(stall.common(window).seconds for stall in stalls):
                 unjudged += 1
                 continue
             told = f"{count} {action} of {account} in the second from {window.begins.time()}"
             findings.append(Finding("P6", told))
     return Overshoot(findings, unjudged)
-
-
-def limit_of(account: str, action: str) -> int:
-    """Return a vendor's documented calls per second."""
-    special, usual = LIMITS[account]
-    return special.get(action, usual)
 
 
 def _crowded(times: Sequence[datetime], limit: int) -> Iterable[tuple[Span, int]]:

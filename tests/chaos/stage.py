@@ -11,6 +11,7 @@ from tests.chaos.client import Client, open_client
 from tests.chaos.daemons import Fleet, open_fleet
 from tests.chaos.databases import Base, Kind, PostgresOfOurOwn, open_base
 from tests.chaos.diary import Diary
+from tests.chaos.limits import PER_SECOND, SWITCHES
 from tests.chaos.times import Times
 from tests.chaos.vendors import ChaosVendors, simulate
 from tests.daemon.customers import TENCENT, VOLCENGINE, VOLCENGINE_FIRST, ZEGO, Customer
@@ -59,6 +60,7 @@ async def open_stage(kind: Kind, folder: Path, times: Times, seed: int) -> Async
         simulate(keys_path, seed) as vendors,
         open_client(base.url) as client,
     ):
+        await vendors.turn(**SWITCHES)
         ports = {name: _free_port() for name in DAEMONS[kind]}
         configs = {
             name: _config(name, base, _accounts(times, vendors.url), times, port)
@@ -78,6 +80,7 @@ def _accounts(times: Times, vendors_url: str) -> Table:
             **times.account,
             **customer.settings,
             **CALLBACK_SECRETS[customer.name],
+            "qps": PER_SECOND[customer.name],
         }
         for customer in CUSTOMERS
     }

@@ -10,6 +10,7 @@ from tests.chaos.agreement import Picture, disagreements, left_over
 from tests.chaos.checkers import disorder, doubles, overshoot, touched_strangers
 from tests.chaos.diary import Diary, Span, Spell, Wish, merged
 from tests.chaos.leaks import find_leaks, too_long
+from tests.chaos.limits import AI_AGENT
 from tests.chaos.owners import TIMEOUT_S
 from tests.chaos.times import RECOVERY_S, SHORT, USUAL
 from tests.chaos.vendors import Called, Lived
@@ -150,13 +151,13 @@ def burst(calls: int, over_s: float, **more: Any) -> list[Called]:
 @pytest.mark.parametrize(
     ("calls", "stalls", "count", "unjudged"),
     [
-        (burst(10, 0.5), [], 0, 0),
-        (burst(11, 0.5), [], 1, 0),
-        (burst(22, 2.4), [], 0, 0),
-        (burst(11, 0.5, fault="delay"), [], 0, 0),
-        (burst(11, 0.5, account=VOLCENGINE.name), [], 0, 0),
-        (burst(11, 0.5), [trouble(0.6, 0.9)], 0, 1),
-        (burst(11, 0.5), [trouble(5, 6)], 1, 0),
+        (burst(AI_AGENT, 0.5), [], 0, 0),
+        (burst(AI_AGENT + 1, 0.5), [], 1, 0),
+        (burst(2 * AI_AGENT, 2), [], 0, 0),
+        (burst(AI_AGENT + 1, 0.5, fault="delay"), [], 0, 0),
+        (burst(AI_AGENT + 1, 0.5, account=VOLCENGINE.name), [], 0, 0),
+        (burst(AI_AGENT + 1, 0.5), [trouble(0.6, 0.9)], 0, 1),
+        (burst(AI_AGENT + 1, 0.5), [trouble(5, 6)], 1, 0),
     ],
 )
 def test_too_many_calls_in_a_second(

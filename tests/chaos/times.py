@@ -8,7 +8,7 @@ from typing import Any, Final
 
 RESET_MARGIN_S: Final = 10
 """How long the daemon waits for bytes of a connection that it has itself reset."""
-RATE_S: Final = 5
+RATE_S: Final = 8
 """What a vendor's limit can cost: all rows of an account at once, and bursts of throttling."""
 RECOVERY_S: Final = 5
 """For a daemon to notice that its database is back, and to connect."""
