@@ -8,12 +8,15 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
 import pytest
 
+from orchestrator.core.fact import Event, Fact
 from orchestrator.core.outcome import Done
+from orchestrator.store import facts
 from orchestrator.store.engine import Database
 from tests.daemon.application import SQLITE
 from tests.store.claiming import Daemon, make_book, make_desk, want
@@ -25,6 +28,7 @@ pytestmark = pytest.mark.anyio
 
 TEXT = (Path(__file__).parents[2] / "docs" / "sql.md").read_text(encoding="utf-8")
 FENCED = re.compile(r"^```sql ?(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+STARTED_AT = datetime(2026, 3, 1, tzinfo=UTC)
 HEADING = "## `agent_command`"
 PRESS = (
     "INSERT INTO agent_command (id, task_id, kind) VALUES ('press-1', 'call-17', 'start_listening')"
@@ -105,6 +109,9 @@ async def run_agent(database: Database) -> Speaker:
     daemon = await Daemon(database, make_desk(make_book("zego"))).ready()
     await want(database, "call-17", account="zego", spec=ZEGO_SPEC, user_id="'user-17'")
     await daemon.start("call-17")
+    handle = await value(database, "SELECT vendor_task_id FROM agent_status")
+    started = Fact(key="k1", event=Event.STARTED, event_at=STARTED_AT, vendor_task_id=handle)
+    await database.write(facts.receive, [facts.Told(account="zego", facts=(started,))], "one")
     await database.write(sign_on)
     return Speaker(database, "one")
 
