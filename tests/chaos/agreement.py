@@ -16,6 +16,7 @@ from tests.chaos.wants import wanted_spans
 from tests.daemon.customers import VOLCENGINE, VOLCENGINE_FIRST
 
 PHASES: Final = "SELECT task_id, phase FROM agent_status"
+FACTS: Final = "SELECT count(*) AS heard FROM vendor_fact"
 OPEN_COMMANDS: Final = "SELECT id FROM agent_command WHERE state IN ('queued', 'sending')"
 LOOKED_AT_BY_ROOM: Final = frozenset({VOLCENGINE.name, VOLCENGINE_FIRST.name})
 LOOKS: Final = 2
@@ -32,6 +33,8 @@ class Picture:
     open_commands: Sequence[str]
     seen: AbstractSet[str]
     """Agents of which a look could tell that they were in their room."""
+    callbacks: int
+    """How many were heard."""
     at: datetime
 
 
@@ -39,6 +42,7 @@ async def take_picture(vendors: ChaosVendors, client: Client) -> Picture:
     """Look at both sides."""
     rows = await client.read(PHASES)
     commands = await client.read(OPEN_COMMANDS)
+    (facts,) = await client.read(FACTS)
     await vendors.collect()
     agents = await vendors.lived()
     return Picture(
@@ -46,6 +50,7 @@ async def take_picture(vendors: ChaosVendors, client: Client) -> Picture:
         phases={row["task_id"]: row["phase"] for row in rows},
         open_commands=[row["id"] for row in commands],
         seen=_seen(agents, vendors.called),
+        callbacks=facts["heard"],
         at=utc_now(),
     )
 

@@ -29,6 +29,7 @@ def figures(verdict: Verdict) -> Figures:
         **{f"trouble: {kind}": count for kind, count in sorted(spells.items())},
         "vendor faults met": sum(call.fault is not None for call in verdict.calls),
         "agents ended by the vendor": len(diary.ended),
+        "callbacks heard": verdict.picture.callbacks,
         "calls": len(verdict.calls),
         "agents started": len(starts),
         "double agents": promises["P1"],

@@ -278,6 +278,7 @@ def picture(agents: list[Lived], phase: str | None, **more: Any) -> Picture:
         phases={} if phase is None else {ROW: phase},
         open_commands=[],
         seen={agent.id for agent in agents},
+        callbacks=0,
         at=NOW,
     )
     return replace(given, **more)
