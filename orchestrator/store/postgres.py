@@ -2,7 +2,10 @@
 
 The limits. A frozen or lost daemon must not hold the rows of others: the server ends a transaction
 of ours that idles for 2 s, a wait for a lock after 1 s, a statement after 10 s, and a connection
-whose peer does not answer.
+whose peer does not answer. A daemon that freezes while it prepares a statement is none of these:
+the driver asks for that without a Sync, and until one comes the server waits for the rest of a
+command, with all locks, and stops neither the statement nor the transaction. So from Postgres 17
+on, which can, it ends any transaction of ours after 15 s.
 
 Rule 1: stops and listening have pools of their own, which no other work uses.
 Rule 2: no message holds the URL, which may hold a password.
@@ -50,6 +53,11 @@ _DURABLE: Final = """
     WHERE current_setting('synchronous_commit') IN ('off', 'local')
 """
 """At least `on`; a server that asks for more keeps it."""
+_BOUND: Final = """
+    SELECT set_config('transaction_timeout', '15s', false)
+    WHERE current_setting('server_version_num')::integer >= 170000
+"""
+"""Longer than any one statement may take."""
 
 
 class PostgresDatabase(Database):
@@ -63,9 +71,9 @@ class PostgresDatabase(Database):
             raise UsageError(message)
         kept = max(1, pool_size // 4)
         self._name = _spell_url(url)
-        self._stop = create_postgres_engine(url, schema, kept)
-        self._listening = create_postgres_engine(url, schema, kept)
-        self._rest = create_postgres_engine(url, schema, pool_size - 2 * kept)
+        self._stop = _create_bound_engine(url, schema, kept)
+        self._listening = _create_bound_engine(url, schema, kept)
+        self._rest = _create_bound_engine(url, schema, pool_size - 2 * kept)
         self._reading = self._rest.execution_options(isolation_level="AUTOCOMMIT")
 
     async def read(self, operation: Callable[[Connection, *Ts], T], *args: *Ts) -> T:
@@ -184,6 +192,13 @@ def create_postgres_engine(
     return engine
 
 
+def _create_bound_engine(url: URL, schema: str, pool_size: int) -> AsyncEngine:
+    """Return an engine whose transactions are short, whatever becomes of this process."""
+    engine = create_postgres_engine(url, schema, pool_size)
+    event.listen(engine.sync_engine, "connect", _bound_transactions)
+    return engine
+
+
 def _driver_url(url: URL) -> URL:
     """Return the URL for asyncpg, which calls libpq's `sslmode` `ssl`."""
     query = {("ssl" if key == "sslmode" else key): value for key, value in url.query.items()}
@@ -192,3 +207,7 @@ def _driver_url(url: URL) -> URL:
 
 def _set_durability(driver: Any, _record: Any) -> None:
     driver.run_async(lambda connection: connection.execute(_DURABLE))
+
+
+def _bound_transactions(driver: Any, _record: Any) -> None:
+    driver.run_async(lambda connection: connection.execute(_BOUND))
