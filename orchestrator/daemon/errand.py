@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import anyio
@@ -58,6 +59,9 @@ class Call:
         self._limiter = limiter
         self._errand = errand
         self._ticket = errand.ticket
+        """Drawn, and not yet stood at."""
+        self._slot: Ticket | None = None
+        """Of the request that is about to leave; null where its action has no limit."""
         self._shortest_ns = errand.shortest // timedelta(microseconds=1) * 1000
         self._action = ""
         self._asked_ns = 0
@@ -92,41 +96,59 @@ class Call:
 
     async def _exchange(self, request: Request) -> Reply:
         self._action = request.action
-        try:
-            late = await self._wait_for_slot(request)
-        except (DatabaseAway, StatementError) as error:
-            # Nothing has left: who takes this for unknown waits for a proof of nothing.
-            why = type(error).__name__
-            return NotSent(code="RateLimited", message=f"no slot of {request.action}: {why}")
+        late = await self._stand_at_slot(request)
         if late is not None:
             return late
-        if self._errand.deadline_ns - boot_ns() < self._shortest_ns:
-            return NotSent(code="LeaseTooShort", message="too little of the lease is left")
         started_ns = boot_ns()
         # What a look through many pages proves, it proves as of the first.
         self._asked_ns = self._asked_ns or started_ns
         reply = await self._transport.send(
-            request, deadline_ns=self._errand.deadline_ns, work_class=self._errand.work_class
+            request,
+            deadline_ns=self._errand.deadline_ns,
+            work_class=self._errand.work_class,
+            hold=partial(self._hold, request),
         )
         self._latency_ns += boot_ns() - started_ns
         return reply
 
-    async def _wait_for_slot(self, request: Request) -> NotSent | None:
+    async def _hold(self, request: Request) -> NotSent | None:
+        """Wait for another slot if this one has passed while the call was connecting."""
+        if self._slot is None or boot_ns() <= self._slot.closes_ns:
+            return None
+        return await self._stand_at_slot(request, missed=self._slot)
+
+    async def _stand_at_slot(
+        self, request: Request, missed: Ticket | None = None
+    ) -> NotSent | None:
+        """Wait for the time at which this request may leave; return why it may not."""
+        try:
+            late = await self._wait_for_slot(request, missed)
+        except (DatabaseAway, StatementError) as error:
+            # Nothing has left: who takes this for unknown waits for a proof of nothing.
+            why = type(error).__name__
+            return NotSent(code="RateLimited", message=f"no slot of {request.action}: {why}")
+        if late is None and self._errand.deadline_ns - boot_ns() < self._shortest_ns:
+            return NotSent(code="LeaseTooShort", message="too little of the lease is left")
+        return late
+
+    async def _wait_for_slot(self, request: Request, missed: Ticket | None) -> NotSent | None:
         """Wait for the time of the slot; draw one where the announce drew none for this action.
 
         A slot whose grace has passed, because this process or its database stood still, is given
         back for another.
         """
+        self._slot = None
         action = Action(account=self._errand.account, name=request.action)
         if not self._limiter.is_limited(action):
             return None
         ticket, self._ticket = self._ticket, None
         if ticket is None or ticket.action != action:
-            ticket = await self._draw(action, missed=None)
+            ticket = await self._draw(action, missed=missed)
         while ticket is not None:
             self._limiter.note_arrival(ticket)
             await anyio.sleep(max(0, ticket.opens_ns - boot_ns()) / 1e9)
             if boot_ns() <= ticket.closes_ns:
+                self._slot = ticket
                 return None
             ticket = await self._draw(action, missed=ticket)
         return NotSent(code="RateLimited", message=f"no slot of {action.name} in time")

@@ -18,7 +18,7 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -73,6 +73,13 @@ _MAX_MESSAGE_CHARS: Final = 300
 _UNSIGNED_HEADERS: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
+Hold = Callable[[], Awaitable[NotSent | None]]
+
+
+async def _hold_nothing() -> None:
+    """Let a request leave as soon as it is connected."""
+
+
 class Transport:
     """Sends requests to vendors, each at most once.
 
@@ -123,8 +130,12 @@ class Transport:
         *,
         deadline_ns: int,
         work_class: WorkClass,
+        hold: Hold = _hold_nothing,
     ) -> Reply:
         """Send the request and wait for the whole response, until `deadline_ns` (`boot_ns`).
+
+        `hold` is asked when the connection stands and no byte has left: it may wait, and what it
+        returns is returned instead of sending. To connect may take longer than a slot is open.
 
         Returns the response whatever its status, or one of these; never raises for network
         trouble. `code` is one of
@@ -139,10 +150,12 @@ class Transport:
         left_s = (deadline_ns - boot_ns()) / 1e9
         if left_s <= 0:
             return NotSent(code="DeadlinePassed", message="the call's deadline has passed")
-        attempt = _Attempt(deadline_ns)
+        attempt = _Attempt(deadline_ns, hold)
         try:
             with anyio.fail_after(left_s), attempt:
                 return await self._exchange(request, work_class, attempt)
+        except _HeldBackError as held:
+            return held.verdict
         except (aiohttp.ClientError, HttpProcessingError, OSError, _ResponseTooLargeError) as error:
             return await self._judge(attempt, error)
 
@@ -207,8 +220,9 @@ class _Attempt:
     call is cancelled.
     """
 
-    def __init__(self, deadline_ns: int) -> None:
+    def __init__(self, deadline_ns: int, hold: Hold) -> None:
         self._deadline_ns = deadline_ns
+        self._hold = hold
         self._wire: asyncio.Transport | None = None
         self.began_ns = 0
         """When the request began to leave (`boot_ns`)."""
@@ -217,6 +231,12 @@ class _Attempt:
     def has_begun(self) -> bool:
         """Whether a byte of the request may have left this process."""
         return self._wire is not None
+
+    async def wait(self) -> None:
+        """Wait for the time at which the request may leave; raise if it may not."""
+        verdict = await self._hold()
+        if verdict is not None:
+            raise _HeldBackError(verdict)
 
     def begin(self, wire: asyncio.Transport | None) -> None:
         """Take note that the next step writes to `wire`, or refuse it as a failed connection."""
@@ -257,6 +277,7 @@ class _Request(aiohttp.ClientRequest):
     attempt: _Attempt
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        await self.attempt.wait()
         self.attempt.begin(conn.transport)
         return await super().send(conn)
 
@@ -267,6 +288,14 @@ class _NeverRepeatedError(aiohttp.ClientError):
     def __init__(self, reason: Exception) -> None:
         super().__init__(str(reason))
         self.reason = reason
+
+
+class _HeldBackError(aiohttp.ClientError):
+    """The request was not to leave, after all."""
+
+    def __init__(self, verdict: NotSent) -> None:
+        super().__init__(verdict.code)
+        self.verdict = verdict
 
 
 class _ResponseTooLargeError(Exception):

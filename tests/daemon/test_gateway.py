@@ -4,7 +4,9 @@ import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
+import anyio
 import pytest
 
 from orchestrator.clock import boot_ns, utc_now
@@ -16,6 +18,7 @@ from orchestrator.daemon.gateway import SETTLE_RESERVE_NS, Gateway
 from orchestrator.daemon.limiter import Action, Limiter
 from orchestrator.daemon.settle import Settlement
 from orchestrator.daemon.transport import Transport
+from orchestrator.providers.base import Reply, Request
 from orchestrator.providers.zego import Zego
 from orchestrator.simulator import Simulator, serve
 from orchestrator.simulator.faults import Fault, Kind
@@ -114,6 +117,24 @@ async def test_a_ticket_that_closed_is_not_used(bench: Bench) -> None:
     bench.limits[CREATE] = 5
     closed = replace(ticket("zego", CREATE), closes_ns=boot_ns() - 1)
     assert isinstance(await bench.outcome(replace(await bench.order(), ticket=closed)), Done)
+    assert await bench.slots(CREATE) == 1
+
+
+class Sluggish(Transport):
+    """Takes longer to connect than a slot is open."""
+
+    async def send(self, request: Request, **how: Any) -> Reply:
+        await anyio.sleep(0.12)
+        return await super().send(request, **how)
+
+
+async def test_a_slot_that_closes_while_a_call_connects_is_not_used(bench: Bench) -> None:
+    bench.limits[CREATE] = 5
+    now_ns = boot_ns()
+    short = replace(ticket("zego", CREATE), opens_ns=now_ns, closes_ns=now_ns + 100_000_000)
+    order = replace(await bench.order(), ticket=short)
+    async with Sluggish(now=utc_now, on_date=lambda _host, _offset: None) as transport:
+        assert isinstance(await replace(bench, transport=transport).outcome(order), Done)
     assert await bench.slots(CREATE) == 1
 
 

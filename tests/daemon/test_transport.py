@@ -10,7 +10,7 @@ from anyio.abc import ByteStream
 from orchestrator.clock import boot_ns
 from orchestrator.core.model import WorkClass
 from orchestrator.core.outcome import Indefinite, NotSent
-from orchestrator.daemon.transport import _Attempt
+from orchestrator.daemon.transport import _Attempt, _hold_nothing
 from orchestrator.providers.base import Response
 from tests.loopback_vendor import (
     NOW,
@@ -21,6 +21,7 @@ from tests.loopback_vendor import (
     answer,
     answering,
     answering_once,
+    deadline,
     hang,
     open_transport,
     read_request,
@@ -214,13 +215,30 @@ async def test_deadline_that_passes_while_connecting_sends_nothing() -> None:
         seen.append(await read_request(stream))
 
     async with vendor(record) as served, open_transport() as transport:
-        attempt = _Attempt(deadline_ns=boot_ns())
+        attempt = _Attempt(boot_ns(), _hold_nothing)
         with pytest.raises(TimeoutError):
             await transport._exchange(served.request(), WorkClass.START, attempt)
         assert not attempt.has_begun
         verdict = await transport._judge(attempt, TimeoutError())
     assert verdict == NotSent(code="ConnectTimeout", message="the deadline passed")
     assert seen in ([], [b""])
+
+
+@pytest.mark.parametrize("verdict", [None, NotSent(code="TooLate")])
+async def test_a_request_is_held_when_its_connection_stands(verdict: NotSent | None) -> None:
+    connections: list[int] = []
+
+    async with vendor(answering(answer(b"{}"))) as served, open_transport() as transport:
+
+        async def hold() -> NotSent | None:
+            connections.append(served.connections)
+            return verdict
+
+        reply = await transport.send(
+            served.request(), deadline_ns=deadline(5), work_class=WorkClass.STOP, hold=hold
+        )
+        assert connections == [1]
+    assert (reply if verdict else reply.status) == (verdict or 200)  # type: ignore[union-attr]  # a response
 
 
 # What nobody knows
