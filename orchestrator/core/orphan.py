@@ -56,23 +56,36 @@ class Sighting:
     """Whether a start of the account is open in that room."""
 
 
+def parked(account: Account, call_timeout: timedelta) -> timedelta:
+    """Return how long a fact waits that may belong to a start whose answer is on its way."""
+    return account.settle_in + call_timeout
+
+
 def judge(sighting: Sighting, owner: Owner, account: Account, call_timeout: timedelta) -> Verdict:
     """Return what is to be done about a sighting. Total."""
     fact = sighting.fact
-    parked = sighting.age < account.settle_in + call_timeout
+    is_parked = sighting.age < parked(account, call_timeout)
     if fact.event is Event.ENDED:
-        return Verdict.WAIT if parked else Verdict.SKIP
+        return Verdict.WAIT if is_parked else Verdict.SKIP
     ended_at = sighting.ended_at
     if ended_at is not None and fact.event_at <= ended_at + account.clock_margin:
         return Verdict.SKIP
     if fact.vendor_task_id is None and fact.name is None:
         return Verdict.SKIP
-    if parked and sighting.is_start_open:
+    if is_parked and sighting.is_start_open:
         return Verdict.WAIT
     return Verdict.OURS if owner.has(fact.name) else Verdict.FOREIGN
 
 
-def describe(fact: Fact, account: Account, site: str, id_: str, *, ours: bool) -> Agent:
+def is_to_be_asked(fact: Fact, verdict: Verdict) -> bool:
+    """Return whether the vendor must be asked whose an agent is before it may be stopped.
+
+    Where a callback has no name in it, a stranger's agent looks like one of ours.
+    """
+    return verdict is Verdict.FOREIGN and fact.name is None
+
+
+def describe(fact: Fact, account: Account, site: str, id_: str, *, ours: bool, stop: bool) -> Agent:
     """Return the ledger row of an orphan that a fact speaks of.
 
     What we name is named the same at first: the agent's user id, and the handle where it is ours.
@@ -94,7 +107,20 @@ def describe(fact: Fact, account: Account, site: str, id_: str, *, ours: bool) -
         vendor_task_id=handle,
         announced_at=fact.event_at,
     )
-    return fence(agent, account, fact.event_at)
+    if stop:
+        return fence(agent, account, fact.event_at)
+    return replace(agent, horizon_at=_known_after(account, fact.event_at))
+
+
+def _known_after(account: Account, seen_at: datetime) -> datetime:
+    """Return from when the vendor's word about an agent counts that nobody asks to go.
+
+    It is watched, so all there is to be learnt is that it ended. A vendor may not know at first
+    what it has just started; where only a callback can tell of the end, any later one does.
+    """
+    if account.caps.poll_proves_absence:
+        return seen_at + account.settle_in
+    return seen_at - account.clock_margin
 
 
 def fence(agent: Agent, account: Account, seen_at: datetime) -> Agent:

@@ -183,6 +183,9 @@ class _Claim:
 
     def _take(self, one: Read) -> None:
         """Bring one row up to date, and do the next thing for it."""
+        if one.is_disowned:
+            self.draft.dismiss(one.row, "")
+            return
         step = absorb(abandon(preflight.measure(one, self.desk.book)), one.changes, self.now)
         if one.unreadable:
             step = _then(step, fail(step.row, "Unreadable", one.unreadable, self.now))

@@ -57,11 +57,16 @@ class Janitor:
         await self._repeat("beat", BEAT_S, self._beat_once)
 
     async def sweep(self) -> None:
-        """Walk through tasks, statuses and ledger once an hour, a thousand rows at a time.
+        """Walk through tasks, statuses, ledger and orphans once an hour, a thousand rows at a time.
 
         Each walk goes for itself: what one of them cannot get past is in no other's way.
         """
-        steps = (housekeeping.sweep_tasks, housekeeping.sweep_statuses, housekeeping.sweep_ledger)
+        steps = (
+            housekeeping.sweep_tasks,
+            housekeeping.sweep_statuses,
+            housekeeping.sweep_ledger,
+            housekeeping.sweep_orphans,
+        )
         async with anyio.create_task_group() as walks:
             for step in steps:
                 walk = partial(self._walk, step)

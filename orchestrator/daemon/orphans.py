@@ -9,7 +9,7 @@ Rule: nothing is called from here.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, assert_never
 from uuid import uuid4
 
@@ -18,9 +18,19 @@ import structlog
 
 from orchestrator.core.fact import Event
 from orchestrator.core.model import Agent
-from orchestrator.core.orphan import Owner, Sighting, Verdict, attend, describe, fence, judge
+from orchestrator.core.orphan import (
+    Owner,
+    Sighting,
+    Verdict,
+    attend,
+    describe,
+    fence,
+    is_to_be_asked,
+    judge,
+    parked,
+)
 from orchestrator.daemon.book import AccountRuntime, Book
-from orchestrator.store import daemons, fact_reading, orphans
+from orchestrator.store import accounts, daemons, fact_reading, orphans, reported
 from orchestrator.store.engine import Connection, Database, DatabaseAway, StatementError
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.fact_reading import Loose
@@ -80,20 +90,45 @@ class Watch:
             self.nudge()
 
     def _is_any(self, connection: Connection) -> bool:
-        return fact_reading.is_any_loose(connection, self.book.names) or orphans.is_any_unseen(
-            connection
+        ended_by = self._ended_by(database_now(connection))
+        return (
+            fact_reading.is_any_loose(connection, self.book.names, ended_by)
+            or orphans.is_any_unseen(connection)
+            or (
+                self.book.stops_foreign
+                and reported.is_any_reported(connection, self.book.names, self._named())
+            )
         )
 
     def _judge_all(self, connection: Connection) -> Judged:
         now, judged = database_now(connection), Judged()
-        for loose in fact_reading.loose(connection, self.book.names, BATCH_MAX):
+        # Two daemons may have heard of one agent: who comes second must see what the first did.
+        accounts.lock_states(connection, self.book.names)
+        ended_by = self._ended_by(now)
+        for loose in fact_reading.loose(connection, self.book.names, ended_by, BATCH_MAX):
             self._judge(connection, loose, now, judged)
         for found in orphans.unseen(connection, self.book.names, BATCH_MAX):
             self._admit(connection, found, now)
             judged.changed += 1
+        if self.book.stops_foreign:
+            judged.changed += reported.stop_reported(
+                connection, self.book.names, self._named(), self.daemon_name, BATCH_MAX
+            )
         elsewhere = daemons.accounts_of_others(connection, self.daemon_id, now)
         orphans.delay_strange(connection, [*self.book.names, *elsewhere])
         return judged
+
+    def _ended_by(self, now: datetime) -> datetime:
+        """Return when the newest end was told that need not wait for an answer any more."""
+        waits = [
+            parked(runtime.account, runtime.call_timeout) for runtime in self.book.runtimes.values()
+        ]
+        return now - min(waits, default=timedelta(0))
+
+    def _named(self) -> list[str]:
+        """Return the accounts whose handles are names, and so tell whose they are."""
+        runtimes = self.book.runtimes
+        return [name for name in self.book.names if runtimes[name].account.caps.names_handle]
 
     # --- what vendors told
 
@@ -116,8 +151,8 @@ class Watch:
             case Verdict.SKIP:
                 pass
             case (Verdict.OURS | Verdict.FOREIGN) as verdict:
-                ours = verdict is Verdict.OURS
-                judged.found.append(self._find(connection, loose, runtime, now, ours=ours))
+                found = self._find(connection, loose, runtime, now, verdict)
+                judged.found += [found] if found is not None else []
             case other:
                 assert_never(other)
         fact_reading.take(connection, [(loose.account, loose.fact.key)], now)
@@ -129,12 +164,18 @@ class Watch:
         loose: Loose,
         runtime: AccountRuntime,
         now: datetime,
-        *,
-        ours: bool,
-    ) -> Found:
-        """Write down an agent that somebody saw."""
-        fact, id_ = loose.fact, uuid4().hex
-        agent = describe(fact, runtime.account, runtime.provider.site, ORPHAN + id_, ours=ours)
+        verdict: Verdict,
+    ) -> Found | None:
+        """Write down an agent that somebody saw; null if nothing can be done about it."""
+        fact, id_, ours = loose.fact, uuid4().hex, verdict is Verdict.OURS
+        stop = ours or (self.book.stops_foreign and not is_to_be_asked(fact, verdict))
+        site = runtime.provider.site
+        agent = describe(fact, runtime.account, site, ORPHAN + id_, ours=ours, stop=stop)
+        seen_at = min(fact.event_at, now)
+        if agent.vendor_task_id is not None and reported.see_again(
+            connection, loose.account, agent.vendor_task_id, seen_at
+        ):
+            return None
         found = Found(
             id=id_,
             account=loose.account,
@@ -144,8 +185,8 @@ class Watch:
             vendor_task_id=agent.vendor_task_id,
             source="lookup" if fact.event is Event.SEEN else "callback",
             ours=ours,
-            stop=ours or self.book.stops_foreign,
-            first_seen_at=min(fact.event_at, now),
+            stop=stop,
+            first_seen_at=seen_at,
         )
         orphans.insert_found(connection, found)
         self._take_up(connection, found, agent, now)
@@ -154,15 +195,15 @@ class Watch:
     # --- what people inserted
 
     def _admit(self, connection: Connection, found: Found, now: datetime) -> None:
-        for other in orphans.same_agent(connection, found):
+        runtime = self.book.runtimes[found.account]
+        one_per_user = runtime.account.caps.one_per_user
+        for other in orphans.same_agent(connection, found, one_per_user=one_per_user):
             if other.task_id is not None:
-                said = f"HasTask: it is the agent of task {other.task_id}; stop that"
-                orphans.ignore(connection, found.id, said)
+                orphans.ignore(connection, found.id, orphans.has_task(other.task_id))
                 return
             if other.stop:
                 orphans.ignore(connection, found.id, f"SameAs: {other.orphan_id}")
                 return
-        runtime = self.book.runtimes[found.account]
         agent = Agent(
             id=ORPHAN + found.id,
             incarnation=1,

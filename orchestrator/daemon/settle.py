@@ -21,7 +21,7 @@ from orchestrator.core.outcome import Denied, Done, Expired, Gone, Outcome, Sett
 from orchestrator.daemon.book import DENIED_RETRY
 from orchestrator.daemon.claim import Order
 from orchestrator.daemon.stranger import account_name
-from orchestrator.store import accounts, fact_reading, facts, ledger, orphans, rows
+from orchestrator.store import accounts, fact_reading, facts, ledger, reported, rows
 from orchestrator.store.draft import Draft
 from orchestrator.store.engine import Connection
 from orchestrator.store.engine import now as database_now
@@ -62,17 +62,19 @@ def settle(
     ids = [one.order.flight.task_id for one in batch]
     locked = rows.lock_leases(connection, ids)
     there = rows.existing(connection, ids) if len(locked) < len(set(ids)) else set(locked)
-    draft, later = Draft(now=now), []
+    draft, held, later = Draft(now=now), [], []
     for one in batch:
         flight = one.order.flight
         if flight.task_id not in locked and flight.task_id in there:
             later.append(one)
         elif _holds(locked.get(flight.task_id), settling, flight):
             _settle_one(draft, settling, one)
+            held.append(one)
         else:
             _add_late(connection, settling, one, draft)
     draft.write(connection)
     fact_reading.tell_parked(connection, _learnt(batch), settling.daemon_name)
+    _recognise(connection, settling, held)
     _tell_seen(connection, settling, batch)
     _tell_accounts(connection, settling, batch, now)
     return later
@@ -128,15 +130,42 @@ def _learnt(batch: Sequence[Settlement]) -> Iterator[tuple[str, str, str]]:
             yield one.order.account.name, outcome.handle, one.order.flight.task_id
 
 
-def _tell_seen(connection: Connection, settling: Settling, batch: Sequence[Settlement]) -> None:
-    """Write down what else of ours was found: in the rooms, and under the handles, asked about."""
-    for one in batch:
+def _recognise(connection: Connection, settling: Settling, held: Sequence[Settlement]) -> None:
+    """Find out which of the orphans that were only watched the vendor knows by a name of ours.
+
+    It is the agent of a task whose start was not answered, or of nobody: then it must be stopped.
+    """
+    for one in held:
         outcome, row = one.settled.outcome, one.order.row
+        name = outcome.name if isinstance(outcome, Done) else None
+        if name is None or not row.is_reported or not settling.owner.has(name):
+            continue
+        if reported.dismiss_known(connection, row, name):
+            told = Told(account=one.order.account.name, facts=(_known_as(name, one),))
+            facts.receive(connection, [told], settling.daemon_name)
+        else:
+            reported.claim_as_ours(connection, row.status.task_id, settling.daemon_name)
+
+
+def _known_as(name: str, one: Settlement) -> Fact:
+    """Return what a look by a handle tells of the one whose handle it is."""
+    handle = one.order.flight.agent.vendor_task_id
+    return Fact(
+        key=f"known:{handle}",
+        event=Event.ALIVE,
+        event_at=one.settled.asked_at,
+        vendor_task_id=handle,
+        name=name,
+        room_id=one.order.flight.agent.room_id or None,
+    )
+
+
+def _tell_seen(connection: Connection, settling: Settling, batch: Sequence[Settlement]) -> None:
+    """Write down what else of ours was found in the rooms that were looked into."""
+    for one in batch:
+        outcome = one.settled.outcome
         if not isinstance(outcome, Done | Gone):
             continue
-        name = outcome.name if isinstance(outcome, Done) else None
-        if row.is_reported and settling.owner.has(name):
-            orphans.claim_as_ours(connection, row.status.task_id, settling.daemon_name)
         found = [_seen(name, one) for name in outcome.seen if settling.owner.may_have(name)]
         if found:
             told = Told(account=one.order.account.name, facts=tuple(found))

@@ -4,7 +4,7 @@ What callbacks told is written by `facts`; here it is read and taken. A fact is 
 or the name in it, in the open rows of the ledger.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy import (
     exists,
     insert,
     literal,
+    or_,
     select,
     union,
     union_all,
@@ -160,23 +161,36 @@ class Loose:
 
 _LOOSE = (
     select(vendor_fact.c.account, vendor_fact.c.received_at, *_FACT)
-    .where(_is_untaken, one_of(vendor_fact.c.account, "accounts"))
+    .where(
+        _is_untaken,
+        one_of(vendor_fact.c.account, "accounts"),
+        # Ends of agents that nobody knows are no orphans. Many may wait, and stand in no way.
+        or_(
+            vendor_fact.c.event != Event.ENDED.value,
+            vendor_fact.c.received_at <= bindparam("ended_by"),
+        ),
+    )
     .order_by(vendor_fact.c.received_at)
     .limit(bindparam("most"))
 )
 
 
-def loose(connection: Connection, accounts: Sequence[str], most: int) -> list[Loose]:
-    """Lock and return up to `most` facts that nobody has taken, the oldest first."""
-    found = connection.execute(
-        lock_rows(_LOOSE, of=vendor_fact), {"accounts": list(accounts), "most": most}
-    ).all()
-    return [_explain(connection, row[0], row[1], to_fact(row[2:])) for row in found]
+def loose(
+    connection: Connection, accounts: Sequence[str], ended_by: datetime, most: int
+) -> Iterator[Loose]:
+    """Lock up to `most` facts that nobody has taken, and yield them, the oldest first.
+
+    Ends are left out that were told after `ended_by`. What the ledger knows is read as each is
+    asked for: what was done about the one before counts.
+    """
+    values = {"accounts": list(accounts), "ended_by": ended_by, "most": most}
+    for row in connection.execute(lock_rows(_LOOSE, of=vendor_fact), values).all():
+        yield _explain(connection, row[0], row[1], to_fact(row[2:]))
 
 
-def is_any_loose(connection: Connection, accounts: Sequence[str]) -> bool:
-    """Return whether there is a fact that nobody has taken. Locks nothing."""
-    values = {"accounts": list(accounts), "most": 1}
+def is_any_loose(connection: Connection, accounts: Sequence[str], ended_by: datetime) -> bool:
+    """Return whether `loose` would find a fact. Locks nothing."""
+    values = {"accounts": list(accounts), "ended_by": ended_by, "most": 1}
     return connection.execute(_LOOSE, values).first() is not None
 
 

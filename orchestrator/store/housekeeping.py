@@ -13,15 +13,18 @@ from sqlalchemy import (
     Connection,
     Select,
     Table,
+    and_,
     bindparam,
     delete,
     insert,
     or_,
     select,
     tuple_,
+    update,
 )
 
 from orchestrator.core.model import Phase, What
+from orchestrator.core.orphan import attend
 from orchestrator.store import ledger, rows
 from orchestrator.store.engine import lock_rows, one_of
 from orchestrator.store.engine import now as database_now
@@ -31,6 +34,7 @@ from orchestrator.store.schema import (
     agent_status,
     agent_task,
     call_minute,
+    orphan_task,
     task_change,
     vendor_agent,
     vendor_fact,
@@ -51,15 +55,22 @@ class Swept:
     mended: int
 
 
+_STATUSES = select(agent_status.c.task_id).where(one_of(agent_status.c.task_id, "ids"))
+_STOPPING = orphan_task.c.phase == "stopping"
+_ATTENDED = select(orphan_task.c.id, _STOPPING).where(
+    one_of(orphan_task.c.id, "ids"),
+    or_(_STOPPING, and_(orphan_task.c.phase == "seen", orphan_task.c.action == "report")),
+)
+_LOCK_STOPPING = lock_rows(
+    select(orphan_task.c.id).where(one_of(orphan_task.c.id, "ids"), _STOPPING), of=orphan_task
+)
+_TAKE_UP_ANEW = update(orphan_task).where(one_of(orphan_task.c.id, "ids")).values(phase="seen")
+
+
 def sweep_tasks(connection: Connection, after: str, actor: str) -> Swept:
     """Find tasks without a status, whose insert no trigger saw, and let them be looked at."""
     ids = _keys(connection, agent_task.c.id, after)
-    known = set(
-        connection.execute(
-            select(agent_status.c.task_id).where(one_of(agent_status.c.task_id, "ids")),
-            {"ids": ids},
-        ).scalars()
-    )
+    known = set(connection.execute(_STATUSES, {"ids": ids}).scalars())
     lost = [id_ for id_ in ids if id_ not in known]
     rows.restore(connection, lost, database_now(connection))
     _tell(connection, lost, What.INSERT, actor)
@@ -108,6 +119,27 @@ def sweep_ledger(connection: Connection, after: str, actor: str) -> Swept:
     return _swept(found, lost)
 
 
+def sweep_orphans(connection: Connection, after: str, actor: str) -> Swept:
+    """Find orphans that should be looked after and have no status, and give them one.
+
+    One that must end, and of which the ledger has nothing, is taken up anew (see `daemon.orphans`).
+    """
+    del actor  # nobody has to be told: the status is due at once
+    ids = _keys(connection, orphan_task.c.id, after)
+    named = {"ids": [f"{ledger.ORPHAN}{id_}" for id_ in ids]}
+    there = set(connection.execute(_STATUSES, named).scalars())
+    attended = connection.execute(_ATTENDED, {"ids": ids})
+    lost = {id_: stop for id_, stop in attended if f"{ledger.ORPHAN}{id_}" not in there}
+    agents = ledger.read_agents(connection, [f"{ledger.ORPHAN}{id_}" for id_ in lost])
+    now = database_now(connection)
+    statuses = [attend(some[-1], id_, now, stop=lost[id_[1:]]) for id_, some in agents.items()]
+    rows.make_statuses(connection, statuses)
+    bare = [id_ for id_, stop in lost.items() if stop and f"{ledger.ORPHAN}{id_}" not in agents]
+    anew = list(connection.execute(_LOCK_STOPPING, {"ids": bare}).scalars())
+    connection.execute(_TAKE_UP_ANEW, {"ids": anew})
+    return _swept(ids, [*agents, *anew])
+
+
 def _keys(connection: Connection, key: "Column[str]", after: str) -> list[str]:
     chosen = select(key).where(key > after).order_by(key).limit(STEP)
     return list(connection.execute(chosen).scalars())
@@ -147,6 +179,7 @@ def prune(connection: Connection, before: Horizons) -> int:
         return gone
     # The horizon of an ended ledger row is long past: nothing ends before its own.
     gone += _prune(connection, vendor_agent, vendor_agent.c.ended_at < before.ended)
+    gone += _prune(connection, orphan_task, orphan_task.c.stopped_at < before.ended)
     return gone + _prune_tasks(connection, before.ended)
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    or_,
     select,
     update,
 )
@@ -103,6 +104,9 @@ _OF_HANDLE = _OTHERS.where(vendor_agent.c.vendor_task_id == bindparam("handle"))
 _OF_USER = _OTHERS.where(
     vendor_agent.c.name == bindparam("name"), vendor_agent.c.room_id == bindparam("room_id")
 )
+_OF_PAIR = _OTHERS.where(
+    vendor_agent.c.room_id == bindparam("room_id"), vendor_agent.c.user_id == bindparam("user_id")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,16 +119,23 @@ class Other:
     """It is an orphan that is to be stopped."""
 
 
-def same_agent(connection: Connection, found: Found) -> list[Other]:
-    """Return the open rows of the ledger that are the same agent, by its handle or its user id."""
+def same_agent(connection: Connection, found: Found, *, one_per_user: bool) -> list[Other]:
+    """Return the open rows of the ledger that are the same agent, by its handle or its user id.
+
+    `one_per_user`: a stop goes by room and user, whatever else is given, so these decide as well.
+    """
+    asked: list[tuple[Select[Any], dict[str, str]]] = []
     if found.vendor_task_id is not None:
-        chosen, values = _OF_HANDLE, {"handle": found.vendor_task_id}
+        asked.append((_OF_HANDLE, {"handle": found.vendor_task_id}))
     elif found.agent_user_id:
-        chosen, values = _OF_USER, {"name": found.agent_user_id, "room_id": found.room_id}
-    else:
-        return []
-    others = connection.execute(chosen, {"account": found.account, **values})
-    return [Other(task_id=row[0], orphan_id=row[1], stop=row[2] == "stop") for row in others]
+        asked.append((_OF_USER, {"name": found.agent_user_id, "room_id": found.room_id}))
+    if one_per_user and found.user_id:
+        asked.append((_OF_PAIR, {"room_id": found.room_id, "user_id": found.user_id}))
+    return [
+        Other(task_id=row[0], orphan_id=row[1], stop=row[2] == "stop")
+        for chosen, values in asked
+        for row in connection.execute(chosen, {"account": found.account, **values})
+    ]
 
 
 def insert_found(connection: Connection, found: Found) -> None:
@@ -183,6 +194,11 @@ def ignore(connection: Connection, id_: str, reason: str) -> None:
     """Say why nothing is done about an orphan, and never look at it again."""
     connection.execute(_REFUSE, {"b_id": id_, "b_phase": "ignored", "b_reason": reason})
     connection.execute(_DROP_CHANGES, {"id": f"{ORPHAN}{id_}"})
+
+
+def has_task(task_id: str) -> str:
+    """Return the reason of an orphan that is none."""
+    return f"HasTask: it is the agent of task {task_id}; stop that"
 
 
 def dismiss(connection: Connection, row: Row, reason: str) -> None:
@@ -273,7 +289,14 @@ _CLOSE_REPORTS = insert(task_change).from_select(
             _report,
             and_(
                 _report.c.account == _stopped.c.account,
-                _report.c.vendor_task_id == _stopped.c.vendor_task_id,
+                or_(
+                    _report.c.vendor_task_id == _stopped.c.vendor_task_id,
+                    and_(
+                        _report.c.vendor_task_id.is_(None),
+                        _report.c.room_id == _stopped.c.room_id,
+                        _report.c.agent_user_id == _stopped.c.agent_user_id,
+                    ),
+                ),
             ),
         )
     )
@@ -288,17 +311,3 @@ def close(connection: Connection, ids: Iterable[str], now: datetime) -> None:
     if bare:
         connection.execute(_CLOSE, {"ids": bare, "b_now": now})
         connection.execute(_CLOSE_REPORTS, {"ids": bare})
-
-
-_OURS = (
-    update(orphan_task)
-    .where(orphan_task.c.id == bindparam("b_id"), orphan_task.c.action == "report")
-    .values(ours=True, action="stop", phase="stopping")
-)
-
-
-def claim_as_ours(connection: Connection, status_id: str, actor: str) -> None:
-    """Let an orphan that was only watched be stopped: the vendor knows it under a name of ours."""
-    if connection.execute(_OURS, {"b_id": status_id[1:]}).rowcount:
-        told = {"task_id": status_id, "what": What.STOP.value, "urgent": True, "actor": actor}
-        connection.execute(insert(task_change), told)

@@ -45,6 +45,11 @@ class Read:
         return not ends, not self.row.is_open, -priority, status.asked_at or status.phase_since
 
     @property
+    def is_disowned(self) -> bool:
+        """Whether it stands for an orphan whose row a person has deleted: nobody asks for it."""
+        return self.row.status.task_id[0] == ledger.ORPHAN and self.row.orphan is None
+
+    @property
     def is_watched(self) -> bool:
         """Whether somebody's silence would end it."""
         task = self.row.task
