@@ -23,7 +23,7 @@ from tests.daemon.customers import ZEGO, Customer
 from tests.daemon.running import as_json, task
 from tests.daemon.talk import WALKIE
 
-PAUSE_S: Final = 0.2
+PAUSE_S: Final = 0.12
 """Between two edits at most."""
 TALKS: Final = 0.3
 """Share of what users do that is pressing buttons."""

@@ -30,6 +30,10 @@ KINDS: Final = (
     "half_json",
     "empty",
 )
+UNKNOWN: Final = ("delay", "lose_reply", "hang")
+UNKNOWN_STORM: Final = 0.15
+"""The same for starts of which nobody knows whether they took effect, or will: what a wrong daemon
+would leak by."""
 DEATHS: Final = 0.02
 """Share of starts whose agents die at once."""
 BURST_S: Final = 2.0
@@ -57,11 +61,17 @@ class Weather:
                 share = self.lots.uniform(0, STORM) if self.lots.random() < 0.5 else 0.0
                 await self.vendors.set_ratio("*", kind, share, self._late_ms(kind))
             for customer in self.customers:
-                await self.vendors.set_ratio(customer.start, "dies", DEATHS)
+                await self._spoil_starts(customer)
             await self._throttle()
             with anyio.move_on_after(CHANGES_S):
                 await calm.wait()
         await self.vendors.clear_faults()
+
+    async def _spoil_starts(self, customer: Customer) -> None:
+        await self.vendors.set_ratio(customer.start, "dies", DEATHS)
+        for kind in UNKNOWN:
+            share = self.lots.uniform(0, UNKNOWN_STORM)
+            await self.vendors.set_ratio(customer.start, kind, share, self._late_ms(kind))
 
     def _late_ms(self, kind: str) -> int:
         """Return how late: a request up to the end of its signature's life and beyond."""
