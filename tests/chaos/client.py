@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 WAIT_S: Final = 0.05
 """For SQLite's lock, in which this process stands still; and between two tries."""
-ANSWER_S: Final = 5
+ANSWER_S: Final = 3
 """After which a server that says nothing is given up, and asked anew."""
 PASSING: Final = (
     asyncpg.PostgresConnectionError,

@@ -14,7 +14,8 @@ from tests.chaos.client import Client
 from tests.chaos.diary import Diary
 from tests.daemon.application import insert, quoted, update
 
-TIMEOUT_S: Final = 8
+TIMEOUT_S: Final = 12
+"""Longer than the longest outage that the daemons take for none of theirs, and a try of ours."""
 EVERY_S: Final = 1.0
 LIVING: Final = 2
 LIFE_S: Final = 12.0
