@@ -2,7 +2,9 @@
 
 import json
 import socket
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any
 
 import anyio
@@ -182,6 +184,42 @@ async def test_nothing_that_was_spoken_is_kept(sqlite_scene: Scene) -> None:
     kept = [path for path in scene.folder.iterdir() if path.is_file()]
     assert {path.suffix for path in kept} >= {".db", ".db-wal", ".log"}
     assert [path.name for path in kept if SPOKEN.encode() in path.read_bytes()] == []
+
+
+async def test_what_could_not_be_kept_the_vendor_sends_again(sqlite_scene: Scene) -> None:
+    scene = sqlite_scene
+    async with open_mailbox(scene):
+        agent = await start(scene, ZEGO)
+        await wait_facts(scene, agent["handle"], "started")
+        with holding_the_lock(scene):
+            await scene.vendors.end(agent, "idle")
+            await wait_attempts(scene, "AgentInstanceDeleted", 503)
+        await wait_attempts(scene, "AgentInstanceDeleted", 200)
+        await wait_facts(scene, agent["handle"], "started", "ended")
+
+
+@contextmanager
+def holding_the_lock(scene: Scene) -> Iterator[None]:
+    """Let nobody else write."""
+    path = scene.database_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        yield
+        holder.execute("ROLLBACK")
+
+
+async def wait_attempts(scene: Scene, event: str, status: int) -> None:
+    """Wait until a vendor has had this answer to its post about an event."""
+
+    async def look() -> bool | None:
+        attempts = await scene.vendors.callbacks()
+        had = ((one["event"], one["status"]) for one in attempts)
+        return True if (event, status) in had else None
+
+    async def awaited() -> str:
+        return f"{status} for {event}: {await scene.vendors.callbacks()}\n{scene.logs()}"
+
+    await until(look, awaited)
 
 
 async def test_a_port_that_is_taken_is_told_in_a_sentence(sqlite_scene: Scene) -> None:
