@@ -31,8 +31,12 @@ SPOKEN = "a sentence that nobody else may read"
 
 
 async def facts(scene: Scene, handle: str) -> list[Row]:
-    """Return what was stored about an agent, in the order in which it happened."""
-    where = f"vendor_task_id = {quoted(handle)} ORDER BY event_at, position"
+    """Return what was stored about an agent's beginning and end, in the order of the events.
+
+    A sign of life that came before the start was answered may be there too.
+    """
+    who = f"vendor_task_id = {quoted(handle)} AND event <> 'alive'"
+    where = f"{who} ORDER BY event_at, position"
     return await scene.app.read(f"SELECT * FROM vendor_fact WHERE {where}")  # noqa: S608 - our own words
 
 
