@@ -49,8 +49,11 @@ class Fact:
 
 
 def in_order(facts: Iterable[Fact]) -> list[Fact]:
-    """Return facts in the order in which they happened."""
-    return sorted(facts, key=lambda fact: (fact.event_at, fact.position, fact.key))
+    """Return facts in the order in which they happened: the vendor's own, where it gives one.
+
+    Its times are put right by an estimate of its clock, which may differ from one to the next.
+    """
+    return sorted(facts, key=lambda fact: (fact.position, fact.event_at, fact.key))
 
 
 def find(agents: Sequence[Agent], fact: Fact) -> Agent | None:
