@@ -99,9 +99,13 @@ class ChaosVendors(Vendors):
 
     async def collect(self) -> None:
         """Fetch the calls since the last time; the simulator forgets the oldest."""
-        since = self.called[-1].seq if self.called else 0
-        shown = await self._ask("GET", "calls", params={"since": str(since)})
-        self.called += map(Called.read, shown["calls"])
+        shown = await self._ask("GET", "calls", params={"since": str(self._last)})
+        # Somebody else may have fetched them meanwhile.
+        self.called += [Called.read(one) for one in shown["calls"] if one["seq"] > self._last]
+
+    @property
+    def _last(self) -> int:
+        return self.called[-1].seq if self.called else 0
 
     async def set_ratio(self, action: str, fault: str, ratio: float, ms: int = 1) -> None:
         """Let this share of an action's calls meet a fault."""
