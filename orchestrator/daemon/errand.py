@@ -59,7 +59,7 @@ class Call:
         self._limiter = limiter
         self._errand = errand
         self._ticket = errand.ticket
-        """Drawn, and not yet stood at."""
+        """Drawn by the announce, and not yet stood at: kept for the request of its own action."""
         self._slot: Ticket | None = None
         """Of the request that is about to leave; null where its action has no limit."""
         self._shortest_ns = errand.shortest // timedelta(microseconds=1) * 1000
@@ -76,6 +76,8 @@ class Call:
             # One row's trouble must not end the others'.
             log.exception("call_broken", action=self._action)
             outcome = Indefinite(code="InternalError", message=type(error).__name__)
+        finally:
+            self._release_ticket()
         log.debug(
             "call",
             action=self._action,
@@ -141,9 +143,7 @@ class Call:
         action = Action(account=self._errand.account, name=request.action)
         if not self._limiter.is_limited(action):
             return None
-        ticket, self._ticket = self._ticket, None
-        if ticket is None or ticket.action != action:
-            ticket = await self._draw(action, missed=missed)
+        ticket = self._take_ticket(action) or await self._draw(action, missed=missed)
         while ticket is not None:
             self._limiter.note_arrival(ticket)
             await anyio.sleep(max(0, ticket.opens_ns - boot_ns()) / 1e9)
@@ -152,6 +152,19 @@ class Call:
                 return None
             ticket = await self._draw(action, missed=ticket)
         return NotSent(code="RateLimited", message=f"no slot of {action.name} in time")
+
+    def _take_ticket(self, action: Action) -> Ticket | None:
+        """Return the announce's ticket if it was drawn for this action, the first time."""
+        if self._ticket is None or self._ticket.action != action:
+            return None
+        ticket, self._ticket = self._ticket, None
+        return ticket
+
+    def _release_ticket(self) -> None:
+        """Leave the announce's ticket to others if the conversation never came to its action."""
+        if self._ticket is not None:
+            self._limiter.release(self._ticket)
+            self._ticket = None
 
     async def _draw(self, action: Action, missed: Ticket | None) -> Ticket | None:
         """Draw one slot that leaves time for the call. Returns at once if none will in time."""

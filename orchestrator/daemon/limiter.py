@@ -138,8 +138,7 @@ class Limiter:
         their slots, because the machine stood still, must not be a transaction each.
         """
         if missed is not None:
-            self._missed[missed.action].append(missed.slot)
-            self._reopen(missed.action)
+            self.release(missed)
         counter = self._counters[action, keep_half]
         counter.waiting += 1
         try:
@@ -174,6 +173,11 @@ class Limiter:
             )
             for slot in drawn.slots
         ]
+
+    def release(self, ticket: Ticket) -> None:
+        """Give a ticket that no call used back with the next draw of its action: without a wait."""
+        self._missed[ticket.action].append(ticket.slot)
+        self._reopen(ticket.action)
 
     async def give_back(self, tickets: Iterable[Ticket]) -> None:
         """Return tickets that no call used."""

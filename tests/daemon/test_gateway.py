@@ -31,6 +31,7 @@ pytestmark = pytest.mark.anyio
 
 ZEGO = DEMO[2]
 CREATE = "CreateAgentInstance"
+CREATION = Action(account="zego", name=CREATE)
 SPEC = """'{"AgentId": "agent", "RTC": {"UserStreamId": "s"}}'"""
 TEMPLATE = """'{"RTC": {"UserStreamId": "s"}, "Agent": {"AgentId": "made", "Name": "Bot",
     "LLM": {"Url": "https://llm.test/v1", "ApiKey": "fake-key", "Model": "gpt"}}}'"""
@@ -50,11 +51,14 @@ class Bench:
         await want(self.daemon.database, "a", account="zego", spec=spec)
         return await self.daemon.claim_one("a")
 
-    async def carry_out(self, order: Order) -> Settlement:
+    def limiter(self) -> Limiter:
         limits = {Action(account="zego", name=name): n for name, n in self.limits.items()}
+        return Limiter(self.daemon.database, limits)
+
+    async def carry_out(self, order: Order, limiter: Limiter | None = None) -> Settlement:
         gateway = Gateway(
             transport=self.transport,
-            limiter=Limiter(self.daemon.database, limits),
+            limiter=limiter or self.limiter(),
             book=self.daemon.desk.book,
             redact=self.redact,
         )
@@ -155,11 +159,44 @@ async def test_each_request_of_a_conversation_has_a_slot_of_its_own(bench: Bench
         assert await bench.slots(action) == bench.actions().count(action)
 
 
+async def test_a_ticket_waits_for_the_request_of_its_own_action(bench: Bench) -> None:
+    bench.limits |= {"RegisterAgent": 5, CREATE: 5}
+    now_ns = boot_ns()
+    drawn = replace(ticket("zego", CREATE), opens_ns=now_ns, closes_ns=now_ns + 10**10)
+    order = replace(await bench.order(TEMPLATE), ticket=drawn)
+    assert isinstance(await bench.outcome(order), Done)
+    assert bench.actions() == ["RegisterAgent", CREATE]
+    drawn_for = await query(bench.daemon.database, "SELECT action FROM rate_limit")
+    assert drawn_for == [("RegisterAgent",)]
+
+
+async def test_a_ticket_that_closes_before_its_request_is_given_back(bench: Bench) -> None:
+    bench.limits |= {"RegisterAgent": 5, CREATE: 5}
+    limiter = bench.limiter()
+    (drawn,) = await limiter.draw(CREATION, 1, keep_half=False)
+    late = replace(drawn, closes_ns=boot_ns() - 1)
+    order = replace(await bench.order(TEMPLATE), ticket=late)
+    assert isinstance((await bench.carry_out(order, limiter)).settled.outcome, Done)
+    assert await bench.slots(CREATE) == 1
+
+
+async def test_a_ticket_is_given_back_if_its_request_never_comes(bench: Bench) -> None:
+    bench.limits[CREATE] = 1
+    bench.simulator.faults.script("RegisterAgent", 1, Fault(kind=Kind.CODE, code="410000004"))
+    limiter = bench.limiter()
+    (drawn,) = await limiter.draw(CREATION, 1, keep_half=False)
+    order = replace(await bench.order(TEMPLATE), ticket=drawn)
+    assert isinstance((await bench.carry_out(order, limiter)).settled.outcome, Refused)
+    assert bench.actions() == ["RegisterAgent"]
+    (again,) = await limiter.draw(CREATION, 1, keep_half=False)
+    assert again.opens_ns - drawn.opens_ns < 10**9
+
+
 async def test_without_a_slot_in_time_nothing_is_sent(bench: Bench) -> None:
     bench.limits[CREATE] = 1
     order = await bench.order()
-    taken = Limiter(bench.daemon.database, {Action(account="zego", name=CREATE): 1})
-    await taken.draw(Action(account="zego", name=CREATE), 1, keep_half=False)
+    taken = Limiter(bench.daemon.database, {CREATION: 1})
+    await taken.draw(CREATION, 1, keep_half=False)
     short = replace(order, lease_ends_ns=boot_ns() + SETTLE_RESERVE_NS + 600_000_000)
     outcome = await bench.outcome(short)
     assert isinstance(outcome, NotSent)
@@ -170,8 +207,8 @@ async def test_a_slot_that_opens_too_late_is_not_waited_for(bench: Bench) -> Non
     bench.limits[CREATE] = 2
     order = await bench.order()
     polls = replace(order, flight=replace(order.flight, work_class=WorkClass.OBSERVE))
-    used = Limiter(bench.daemon.database, {Action(account="zego", name=CREATE): 2})
-    await used.draw(Action(account="zego", name=CREATE), 1, keep_half=True)
+    used = Limiter(bench.daemon.database, {CREATION: 2})
+    await used.draw(CREATION, 1, keep_half=True)
     began_ns = boot_ns()
     in_vain = replace(polls, lease_ends_ns=began_ns + SETTLE_RESERVE_NS + 1_500_000_000)
     outcome = await bench.outcome(in_vain)
@@ -185,8 +222,8 @@ async def test_a_slot_of_the_half_is_waited_for_and_asked_for_once_it_opens(benc
     bench.limits[CREATE] = 2
     order = await bench.order()
     polls = replace(order, flight=replace(order.flight, work_class=WorkClass.OBSERVE))
-    used = Limiter(bench.daemon.database, {Action(account="zego", name=CREATE): 2})
-    (first,) = await used.draw(Action(account="zego", name=CREATE), 1, keep_half=True)
+    used = Limiter(bench.daemon.database, {CREATION: 2})
+    (first,) = await used.draw(CREATION, 1, keep_half=True)
     assert isinstance(await bench.outcome(polls), Done)
     assert boot_ns() - first.opens_ns > 1_200_000_000
     assert await bench.slots(CREATE) == 2
