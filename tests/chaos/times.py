@@ -49,6 +49,16 @@ class Times:
         return max(unread, reset) + self.settle_in_s
 
     @property
+    def latest_ms(self) -> int:
+        """Return how late a request may take effect whose sender has given up.
+
+        The vendor enforces the life of its signature. When the sender has reset the connection
+        the daemon counts on less, and a vendor that takes longer is beyond what it promises.
+        """
+        life_ms = (self.signature_life_s + self.clock_margin_s) * 1_000
+        return min(life_ms, self.call_timeout_ms + RESET_MARGIN_S * 1_000)
+
+    @property
     def retries_s(self) -> float:
         """Return what the calls cost that fail one after the other, each with its pause."""
         doubled = (self.retry_base_ms << failures for failures in range(FAILURES))

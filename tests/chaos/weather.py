@@ -74,9 +74,9 @@ class Weather:
             await self.vendors.set_ratio(customer.start, kind, share, self._late_ms(kind))
 
     def _late_ms(self, kind: str) -> int:
-        """Return how late: a request up to the end of its signature's life and beyond."""
+        """Return how late: a request as late as it can be, an answer until nobody waits for it."""
         if kind == "delay":
-            return self.lots.randrange(100, (self.times.signature_life_s + 2) * 1_000)
+            return self.lots.randrange(100, self.times.latest_ms)
         return self.lots.randrange(50, self.times.call_timeout_ms * 3 // 2)
 
     async def _throttle(self) -> None:
