@@ -5,7 +5,7 @@ what it says (`Fact.is_signed`), and then only if no later send of the name can 
 Rule 2: facts come late, twice and in any order. What counts is when it happened at the vendor.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -54,6 +54,17 @@ def in_order(facts: Iterable[Fact]) -> list[Fact]:
     Its times are put right by an estimate of its clock, which may differ from one to the next.
     """
     return sorted(facts, key=lambda fact: (fact.position, fact.event_at, fact.key))
+
+
+def is_past(fact: Fact, agents: Sequence[Agent], past: Collection[str]) -> bool:
+    """Return whether a fact about a row is about an agent of it that has ended.
+
+    `agents` are the row's open ones, `past` the handles of ended ones. Several agents may bear one
+    name, and one whose handle is not known must not be given that of another.
+    """
+    if fact.vendor_task_id not in past:
+        return False
+    return all(agent.vendor_task_id != fact.vendor_task_id for agent in agents)
 
 
 def find(agents: Sequence[Agent], fact: Fact) -> Agent | None:

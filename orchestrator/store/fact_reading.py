@@ -78,6 +78,30 @@ def read(connection: Connection, ids: Sequence[str]) -> dict[str, list[tuple[str
     return found
 
 
+_PAST = select(vendor_agent.c.account, vendor_agent.c.vendor_task_id).where(
+    one_of(vendor_agent.c.account, "accounts"),
+    one_of(vendor_agent.c.vendor_task_id, "handles"),
+    vendor_agent.c.ended_at.is_not(None),
+)
+
+
+def read_past(
+    connection: Connection, told: Iterable[tuple[str, Fact]]
+) -> dict[str, frozenset[str]]:
+    """Return, by account, the handles in these facts that the ledger knows of ended agents."""
+    told = [(account, fact) for account, fact in told if fact.vendor_task_id is not None]
+    if not told:
+        return {}
+    values = {
+        "accounts": sorted({account for account, _ in told}),
+        "handles": sorted({fact.vendor_task_id or "" for _, fact in told}),
+    }
+    past: dict[str, frozenset[str]] = {}
+    for account, handle in connection.execute(_PAST, values):
+        past[account] = past.get(account, frozenset()) | {handle}
+    return past
+
+
 def to_fact(row: Sequence[Any]) -> Fact:
     """Return the fact of a row selected as `FACT_COLUMNS`."""
     values = dict(zip(FACT_COLUMNS, row, strict=True))

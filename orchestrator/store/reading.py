@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from orchestrator.core.fact import Fact
+from orchestrator.core.fact import Fact, is_past
 from orchestrator.core.model import Change, Row, Status, Task, What
 from orchestrator.core.replace import replace
 from orchestrator.store import codec, fact_reading, ledger, orphans, rows
@@ -72,6 +73,7 @@ def read(connection: Connection, locked: Sequence[Sequence[Any]], now: datetime)
     tasks = rows.read_tasks(connection, ids, with_spec=[*starting, *changing])
     told = [id_ for id_, some in changes.items() if any(c.what is What.FACT for c in some)]
     facts = fact_reading.read(connection, told) if told else {}
+    past = fact_reading.read_past(connection, chain.from_iterable(facts.values()))
     found_orphans = orphans.read(connection, ids)
     found = []
     for status in statuses:
@@ -88,7 +90,11 @@ def read(connection: Connection, locked: Sequence[Sequence[Any]], now: datetime)
                 ),
                 changes=changes.get(id_, ()),
                 spec=UNREAD if spec is None else spec,
-                facts=[fact for _, fact in facts.get(id_, ())],
+                facts=[
+                    fact
+                    for account, fact in facts.get(id_, ())
+                    if not is_past(fact, agents.get(id_, ()), past.get(account, ()))
+                ],
                 told=[(account, fact.key) for account, fact in facts.get(id_, ())],
                 unreadable=unreadable,
             )

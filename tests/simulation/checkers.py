@@ -4,12 +4,16 @@ A check that fails raises `Broken`. All of them look at the vendors' world and a
 committed, never at what a daemon believes.
 """
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from orchestrator.core import invariants, transitions
 from orchestrator.core.action import Flight
+from orchestrator.core.ending import RESTARTS_MAX
+from orchestrator.core.fact import Event, Fact
 from orchestrator.core.model import (
     Account,
     Agent,
@@ -17,6 +21,7 @@ from orchestrator.core.model import (
     Phase,
     Recovery,
     Row,
+    Step,
     Task,
     Verb,
     WaitingFor,
@@ -24,7 +29,21 @@ from orchestrator.core.model import (
 )
 from tests.simulation.vendors import CAPS, Instance, Request, Vendor
 
+if TYPE_CHECKING:
+    from tests.simulation.store import Store
+
 ENDINGS = {Verb.STOP, Verb.KICK, Verb.FIND}
+LIVES = {Event.STARTED, Event.ALIVE, Event.FAULT}
+BY_ITSELF = {
+    EndReason.IDLE,
+    EndReason.KICKED,
+    EndReason.ROOM_CLOSED,
+    EndReason.VENDOR_FAULT,
+    EndReason.VENDOR_GONE,
+}
+"""Ends that nobody asked for."""
+BIRTHS_MAX = RESTARTS_MAX + 4
+"""How often an agent of one row may be born while nobody wants anything new of it."""
 HELD_ONLY_FOR_STARTS = {WaitingFor.PAUSED, WaitingFor.DENIED, WaitingFor.CIRCUIT_OPEN}
 
 
@@ -40,14 +59,23 @@ class Broken(AssertionError):  # noqa: N818 - it is the promise that is broken
 class Checkers:
     """All checks of one world, with the little that they must remember."""
 
+    stops_foreign: bool = False
     doomed: set[str] = field(default_factory=set)
     """Ledger rows that a committed stop, delete or replacement must end."""
     handles: dict[str, str] = field(default_factory=dict)
-    """Ledger row: the handle that a daemon has settled for it."""
+    """Ledger row: the handle that was first written into it."""
     reasons: set[tuple[str, EndReason]] = field(default_factory=set)
     """Tasks, and the reasons to end by themselves that each was ever given."""
     asked: set[tuple[str, bool]] = field(default_factory=set)
     """Ledger rows, and whether their handle was known, that were asked to go since they must."""
+    lost: set[str] = field(default_factory=set)
+    """Ledger rows of agents that were started in what a restored database does not know."""
+    must_go: set[tuple[str, str]] = field(default_factory=set)
+    """Accounts and handles of agents without a row that were named to us, and are to be stopped."""
+    condemned: set[tuple[str, str]] = field(default_factory=set)
+    """Accounts and handles that an operator wants stopped."""
+    births: Counter[str] | None = None
+    """Tasks: how often an agent was born of each since the quiet time began; null before."""
     arrivals: dict[tuple[str, str], deque[datetime]] = field(
         default_factory=lambda: defaultdict(deque)
     )
@@ -56,8 +84,11 @@ class Checkers:
 
     def started(self, vendor: Vendor, instance: Instance, ledger: dict[str, Agent]) -> None:
         """P1 and P2, at the instant at which an agent begins to live."""
+        self._count_birth(instance)
+        if self.is_excused(instance):
+            return
         for other in vendor.live:
-            if other is instance or other.task_id != instance.task_id:
+            if other is instance or other.task_id != instance.task_id or self.is_excused(other):
                 continue
             same = (other.agent_user, other.incarnation)
             evicts = vendor.recovery is Recovery.EVICT
@@ -67,20 +98,51 @@ class Checkers:
         if agent is None or agent.ended_at is not None:
             raise Broken("P2", f"{instance.handle} lives, and its ledger row is not open")
 
+    def _count_birth(self, instance: Instance) -> None:
+        """An agent that dies at its birth is not born again and again."""
+        if self.births is None:
+            return
+        self.births[instance.task_id] += 1
+        if self.births[instance.task_id] > BIRTHS_MAX:
+            raise Broken("pace", f"{instance.task_id} is born again and again")
+
+    def is_excused(self, instance: Instance) -> bool:
+        """Whether an agent was started in what the database has lost: nobody can know of it."""
+        return instance.agent_id in self.lost
+
     def closed(self, agent: Agent, vendor: Vendor) -> None:
         """P2, at the instant at which a ledger row ends."""
         for instance in vendor.live:
-            if instance.agent_id == agent.id:
+            named = agent.vendor_task_id == instance.handle or instance.agent_id == agent.id
+            if named and not self.is_excused(instance):
                 raise Broken("P2", f"{agent.id} ended ({agent.evidence}), {instance.handle} lives")
 
-    def hit(self, request: Request, ended: list[Instance]) -> None:
+    def hit(self, request: Request, ended: list[Instance], ledger: Mapping[str, Agent]) -> None:
         """P7: a stop or kick ends only what its ledger row stands for."""
         for instance in ended:
             if instance.ended_by == "evicted":
                 continue
+            if request.task_id[0] == "~":
+                self._hit_orphan(request, instance, ledger)
+                continue
             mine = (request.task_id, request.agent.incarnation)
-            if (instance.task_id, instance.incarnation) != mine:
+            excused = self.is_excused(instance) and instance.task_id == request.task_id
+            if (instance.task_id, instance.incarnation) != mine and not excused:
                 raise Broken("P7", f"{request.verb} of {request.agent.id} hit {instance.agent_id}")
+
+    def _hit_orphan(
+        self, request: Request, instance: Instance, ledger: Mapping[str, Agent]
+    ) -> None:
+        """P7: what has no task is stopped if it is ours, or if somebody said so."""
+        if (request.agent.account, instance.handle) in self.condemned:
+            return
+        if instance.is_foreign:
+            if not self.stops_foreign:
+                raise Broken("P7", f"{instance.handle} is somebody else's, and was stopped")
+            return
+        agent = ledger.get(instance.agent_id)
+        if agent is not None and agent.ended_at is None:
+            raise Broken("P7", f"{instance.handle} is a task's, and was stopped as an orphan")
 
     def arrived(self, account: str, action: str, limit: int, now: datetime) -> None:
         """P6: no window of one second holds more than the limit."""
@@ -99,6 +161,8 @@ class Checkers:
     def announced(self, flight: Flight, row: Row) -> None:
         """Remember who was asked to go, and whether by its handle."""
         agent = flight.agent
+        if row.is_reported and flight.verb is not Verb.POLL:
+            raise Broken("P7", f"{agent.id} is only reported, and is sent a {flight.verb}")
         if agent.incarnation <= row.status.retired and flight.verb in ENDINGS:
             self.asked.add((agent.id, agent.is_known or flight.verb is Verb.STOP))
 
@@ -134,13 +198,67 @@ class Checkers:
             if (agent.id, by_handle) not in self.asked:
                 raise Broken("P3", f"{agent.id} must go, and was never asked to")
 
-    def settled(self, agent_id: str, handle: str | None, ledger: dict[str, Agent]) -> None:
-        """P2: every handle that a daemon has read is in the ledger, and stays there."""
-        if handle is not None:
-            self.handles[agent_id] = handle
-        for known, expected in self.handles.items():
-            if ledger[known].vendor_task_id != expected:
-                raise Broken("P2", f"{known} has lost its handle {expected}")
+    def settled(self, agent_id: str, handle: str | None, store: "Store") -> None:
+        """P2: every handle that a daemon has read is in the ledger, under its name."""
+        if handle is None or agent_id not in store.ledger:
+            return
+        known = {store.ledger[agent_id].vendor_task_id}
+        known |= {a.vendor_task_id for id_, a in store.ledger.items() if _is_twin(id_, agent_id)}
+        if handle not in known:
+            raise Broken("P2", f"{handle} was read for {agent_id}, and is lost")
+
+    def keeps_handle(self, agent: Agent) -> None:
+        """P2: a handle is added, never overwritten."""
+        if agent.vendor_task_id is not None:
+            self.handles.setdefault(agent.id, agent.vendor_task_id)
+        if self.handles.get(agent.id) != agent.vendor_task_id:
+            raise Broken("P2", f"{agent.id} has lost its handle {self.handles[agent.id]}")
+
+    # --- what vendors tell
+
+    def told_end(self, task_id: str, reason: EndReason | None) -> None:
+        """Remember why an agent of a task is said to have ended."""
+        self.reasons.add((task_id, reason or EndReason.VENDOR_GONE))
+
+    def heard(self, row: Row, heard: Step, facts: Sequence[Fact], account: Account) -> None:
+        """P2: a handle that was told of is in the ledger. And an old end ends nothing new."""
+        known = {agent.vendor_task_id for agent in (*heard.row.agents, *heard.ended)}
+        by_name = account.caps.names_handle
+        for fact in facts:
+            if fact.event in LIVES and not by_name and fact.vendor_task_id not in known:
+                raise Broken("P2", f"{fact.vendor_task_id} was told of, and is lost")
+        if heard.row.status.retired > row.status.retired and by_name:
+            ends = [fact.event_at for fact in facts if fact.event is Event.ENDED]
+            if all(at < row.wanted[-1].announced_at for at in ends):
+                raise Broken("told", f"{row.wanted[-1].id} was ended by the end of an earlier one")
+
+    def restored(self, lost: set[str]) -> None:
+        """Remember what the database does not know any more."""
+        self.lost |= lost
+
+    def calmed(self) -> None:
+        """Count from now on what nobody asks for any more."""
+        self.births = Counter()
+
+    def hurried(self, store: "Store", now: datetime) -> None:
+        """Excuse what a clock that is set forward ends too soon: horizons, and the last second."""
+        self.lost |= {
+            id_
+            for id_, agent in store.ledger.items()
+            if agent.ended_at is None and not agent.is_past_horizon(now)
+        }
+        self.arrivals.clear()
+
+    def named(self, store: "Store", account: str, fact: Fact) -> None:
+        """Remember which agents without a row were named, if they are to be stopped."""
+        if fact.event not in LIVES:
+            return
+        for instance in store.vendors[account].live:
+            if instance.handle != fact.vendor_task_id:
+                continue
+            mine = instance.agent_id in self.lost and instance.agent_id not in store.ledger
+            if mine or (instance.is_foreign and self.stops_foreign):
+                self.must_go.add((account, instance.handle))
 
     def claimed(self, work_class: WorkClass, stops_left: int, *, must_stop: bool) -> None:
         """P4: a pass claims no start while a row that must stop is due."""
@@ -151,7 +269,12 @@ class Checkers:
 
     def converged(self, vendor: Vendor, row: Row | None, task: Task | None, task_id: str) -> None:
         """P3 and P8: the vendor's world equals the row."""
-        live = [i for i in vendor.live if i.task_id == task_id]
+        looked_after = {agent.id for agent in row.agents} if row is not None else set()
+        live = [
+            one
+            for one in vendor.live
+            if one.task_id == task_id and (one.agent_id in looked_after or not self.is_excused(one))
+        ]
         for instance in live:
             if instance.agent_id in self.doomed:
                 raise Broken("P3", f"{instance.handle} lives, which a committed stop must end")
@@ -173,10 +296,10 @@ class Checkers:
             raise Broken("P8", f"{task.id} wants to run, and ended: {status.end_reason}")
 
     def _runs(self, row: Row, task: Task, live: list[Instance], vendor: Vendor) -> None:
-        status = row.status
-        can_tell = CAPS[vendor.recovery].poll_proves_absence or status.confirmed_at is not None
-        if not can_tell and not live and status.phase is Phase.RUNNING:
-            return  # It died before anybody could have seen it: only a callback would tell.
+        status, can_see = row.status, CAPS[vendor.recovery].poll_proves_absence
+        can_see = can_see or any(agent.seen_at is not None for agent in row.wanted)
+        if not can_see and not live and status.phase is Phase.RUNNING:
+            return  # It died where nobody can see it, and of its end was not told.
         if not task.running or status.phase is not Phase.RUNNING or len(live) != 1:
             raise Broken("P8", f"{task.id} shows {status.phase}, {len(live)} live")
         (instance,) = live
@@ -187,9 +310,22 @@ class Checkers:
     def has_reason(self, row: Row, task: Task, vendor: Vendor) -> bool:
         """Whether a row that wants to run had a reason to end."""
         end_reason = row.status.end_reason
-        if end_reason is EndReason.VENDOR_GONE:
-            return any(i.task_id == task.id for i in vendor.ended)
-        return (task.id, end_reason) in self.reasons
+        if (task.id, end_reason) in self.reasons:
+            return True
+        ended = any(i.task_id == task.id for i in vendor.ended)
+        return end_reason is EndReason.VENDOR_GONE and ended
+
+    def nothing_leaks(self, store: "Store") -> None:
+        """P8: what was named and must go is gone, and no orphan is left that is not there."""
+        for name, vendor in store.vendors.items():
+            handles = {instance.handle for instance in vendor.live}
+            left = [handle for account, handle in self.must_go if account == name]
+            for handle in [*left, *(h for account, h in self.condemned if account == name)]:
+                if handle in handles and not _is_tasks(store, name, handle):
+                    raise Broken("P8", f"{handle} lives, was named, and must not")
+        for found in store.orphans.values():
+            if found.stop and found.phase not in {"stopped", "ignored"}:
+                raise Broken("P8", f"orphan {found.id} ({found.handle}) is {found.phase} for ever")
 
     def wrote(self, task: Task) -> None:
         """Remember what may end a task by itself."""
@@ -199,3 +335,16 @@ class Checkers:
             EndReason.START_FAILED: task.start_by,
         }
         self.reasons |= {(task.id, reason) for reason, why in given.items() if why is not None}
+
+
+def _is_twin(id_: str, agent_id: str) -> bool:
+    """Whether a ledger row is one for another handle under the same name."""
+    return id_.startswith(f"{agent_id}.")
+
+
+def _is_tasks(store: "Store", account: str, handle: str) -> bool:
+    """Whether an agent is one that a task's row looks after."""
+    return any(
+        one.agent.vendor_task_id == handle and one.owner[0] != "~"
+        for one in store.entries(account, is_open=True)
+    )

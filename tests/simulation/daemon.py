@@ -9,19 +9,33 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from orchestrator.core import announce, arrange, bucket, deadline, decide, evolve, late, names
+from orchestrator.core import (
+    announce,
+    arrange,
+    bucket,
+    deadline,
+    decide,
+    evolve,
+    hearing,
+    late,
+    names,
+)
 from orchestrator.core.action import Call, Flight, Forget, Wait
-from orchestrator.core.model import Account, Agent, Row, Verb, WaitingFor, WorkClass
+from orchestrator.core.fact import Event, Fact
+from orchestrator.core.model import Account, Agent, Row, Verb, WaitingFor, What, WorkClass
 from orchestrator.core.outcome import (
     Denied,
     Done,
     Expired,
+    Gone,
     Indefinite,
     NotSent,
     Outcome,
     Settled,
     Throttled,
 )
+from tests.simulation import orphans
+from tests.simulation.orphans import CALL_TIMEOUT, MARK, OWNER, PREFIX
 from tests.simulation.process import Process
 from tests.simulation.store import LIMIT
 from tests.simulation.vendors import Request
@@ -30,7 +44,6 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LEASE = timedelta(seconds=15)
-CALL_TIMEOUT = timedelta(seconds=10)
 GRACE = timedelta(microseconds=bucket.GRACE_US)
 DENIAL = timedelta(seconds=20)
 EPOCH_US = 1_000_000
@@ -46,7 +59,13 @@ class Errand:
     slot: datetime
     request: Request
     asked_at: datetime
+    shift: timedelta
+    """Of the database's clock when the row was claimed: what is left is measured from there."""
     is_answered: bool = False
+
+    def clock(self, now: datetime) -> datetime:
+        """Return the database's time as this daemon tells it, whoever has set its clock since."""
+        return now + self.shift
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,6 +73,45 @@ class Daemon(Process["World"]):
     """The steps that a daemon takes, and what it remembers of them."""
 
     passes: int = 0
+    is_watching: bool = False
+
+    @property
+    def hears(self) -> bool:
+        """Whether it takes what vendors post: it is up, and not frozen."""
+        thawed = self.frozen_until is None or self.frozen_until <= self.world.now
+        return self.is_up and thawed
+
+    def begin(self) -> None:
+        """Begin a life: look at the rows, and watch for what belongs to none."""
+        self.is_watching = False
+        self.wake(timedelta())
+        self.watch()
+
+    # --- watch
+
+    def watch(self) -> None:
+        """Look for orphans once a second while there may be any."""
+        if self.is_watching or not orphans.is_any(self.world.store):
+            return
+        self.is_watching = True
+        self.after(self.world.lots_between(0, 1), self._watch)
+
+    def _watch(self) -> None:
+        self.world.strike(self)
+        self.after(self.world.lots_between(0.0005, 0.01), self._judge)
+
+    def _judge(self) -> None:
+        """Judge what nobody has taken, in one transaction."""
+        world = self.world
+        if orphans.look(world.store, world.clock):
+            world.nudge()
+        world.strike(self)
+        if orphans.is_any(world.store):
+            self.after(orphans.LOOK_EVERY, self._watch)
+        else:
+            self.is_watching = False
+
+    # --- look
 
     def wake(self, delay: timedelta) -> None:
         """Look at the database after `delay`; an earlier plan to look is dropped."""
@@ -64,30 +122,32 @@ class Daemon(Process["World"]):
     def _look(self) -> None:
         """Claim what is due, what must stop first."""
         world, store = self.world, self.world.store
-        due = store.due(world.now)
+        due = store.due(world.clock)
         for position, (must_stop, task_id) in enumerate(due):
             stops_left = sum(others for others, _ in due[position + 1 :])
             call = self.claim(task_id)
             if call is not None:
                 world.checkers.claimed(call.work_class, stops_left, must_stop=must_stop)
-        next_due = store.next_due(world.now)
+        next_due = store.next_due(world.clock)
         soon = world.lots_between(0.002, 0.03)
-        self.wake(max(soon, next_due - world.now + soon) if next_due else timedelta(seconds=30))
+        self.wake(max(soon, next_due - world.clock + soon) if next_due else timedelta(seconds=30))
 
     # --- claim
 
     def claim(self, task_id: str) -> Call | None:
         """Decide about one row, and announce the call, if there is one to make."""
-        store, now = self.world.store, self.world.now
-        absorbed = store.read(task_id, now)
+        store, now = self.world.store, self.world.clock
+        absorbed, facts = store.read(task_id, now)
         account = store.accounts[absorbed.row.status.account]
-        lapsed = deadline.lapse(absorbed.row, account, now)
-        row, ended = lapsed.row, (*absorbed.ended, *lapsed.ended)
+        heard = hearing.hear(absorbed.row, facts, account, now)
+        self.world.checkers.heard(absorbed.row, heard, facts, account)
+        lapsed = deadline.lapse(heard.row, account, now)
+        row, ended = lapsed.row, (*absorbed.ended, *heard.ended, *lapsed.ended)
         store.leases.pop(task_id, None)
         action = decide.decide(row, account, now)
         match action:
             case Forget():
-                store.forget(arrange.arrange(row, account, now), ended)
+                store.forget(arrange.arrange(row, account, now), ended, now)
             case Wait():
                 store.commit(arrange.arrange(row, account, now), ended)
             case Call() if self._has_slot(row, action, account):
@@ -103,15 +163,15 @@ class Daemon(Process["World"]):
         store = self.world.store
         key = (account.name, call.verb)
         kept = LIMIT // 2 if call.work_class is WorkClass.OBSERVE else 0
-        now = self.world.microseconds()
+        now = self.world.microseconds(self.world.clock)
         store.buckets[key], drawn = store.buckets[key].draw(now, 1, until=now, kept=kept)
         if not drawn:
             wait = store.buckets[key].next_slot(now, kept) - now
-            store.slots[row.status.task_id] = self.world.now + timedelta(microseconds=wait)
+            store.slots[row.status.task_id] = self.world.clock + timedelta(microseconds=wait)
         return bool(drawn)
 
     def _announce(self, row: Row, call: Call, account: Account, ended: tuple[Agent, ...]) -> None:
-        store, now, task_id = self.world.store, self.world.now, row.status.task_id
+        store, now, task_id = self.world.store, self.world.clock, row.status.task_id
         agent = call.agent
         if agent is None:
             assert row.task is not None
@@ -127,8 +187,9 @@ class Daemon(Process["World"]):
             account=account,
             lease_until=until,
             slot=now,
-            request=_sign(flight, account, row),
+            request=_sign(flight, account, row, self.world.shift),
             asked_at=now,
+            shift=self.world.shift,
         )
         self.world.tell(f"{self.name} announces {call.verb} of {agent.id} for {task_id}")
         self._go_on(errand, self._check)
@@ -142,7 +203,7 @@ class Daemon(Process["World"]):
 
     def _check(self, errand: Errand) -> None:
         """Send only what can be done within its lease, and within the grace of its slot."""
-        now = self.world.now
+        now = errand.clock(self.world.now)
         if not may_leave(errand, now):
             self._give_back(errand)
             self._settle_with(errand, NotSent(code="TooLate"))
@@ -157,7 +218,7 @@ class Daemon(Process["World"]):
         buckets[key] = buckets[key].give_back([self.world.microseconds(errand.slot)])
 
     def _send(self, errand: Errand) -> None:
-        is_on_time = self.world.now - errand.slot <= GRACE
+        is_on_time = errand.clock(self.world.now) - errand.slot <= GRACE
         self.world.tell(f"{self.name} sends {errand.flight.verb} of {errand.flight.agent.id}")
         life = self.lives
 
@@ -181,12 +242,12 @@ class Daemon(Process["World"]):
             return
         errand.is_answered = True
         self.world.reset(errand.request)
-        self._settle_with(errand, Indefinite(code="Timeout", reset_at=self.world.now))
+        self._settle_with(errand, Indefinite(code="Timeout", reset_at=errand.clock(self.world.now)))
 
     # --- settle
 
     def _settle_with(self, errand: Errand, outcome: Outcome) -> None:
-        asked_at, answered_at = errand.asked_at, self.world.now
+        asked_at, answered_at = errand.asked_at, errand.clock(self.world.now)
         settled = Settled(outcome=outcome, asked_at=asked_at, answered_at=answered_at)
         self._go_on(errand, lambda errand: self._settle(errand, settled))
 
@@ -202,12 +263,27 @@ class Daemon(Process["World"]):
             learn_late(self.world, errand, settled)
         else:
             self._evolve(row, errand, settled)
-        handle = handle_of(errand, settled)
-        self.world.checkers.settled(flight.agent.id, handle, store.ledger)
+        self._pass_on(errand, settled, row)
+        self.world.checkers.settled(flight.agent.id, handle_of(errand, settled), store)
         self.wake(self.world.lots_between(0.001, 0.02))
 
+    def _pass_on(self, errand: Errand, settled: Settled, row: Row | None) -> None:
+        """Tell of what an outcome found beside what was asked: early words, names, others."""
+        store, account, outcome = self.world.store, errand.account.name, settled.outcome
+        if not isinstance(outcome, Done | Gone):
+            return
+        now, task_id = self.world.clock, errand.flight.task_id
+        handle = outcome.handle if isinstance(outcome, Done) else None
+        if handle is not None and store.facts.is_parked(account, handle):
+            store.note(task_id, What.FACT, now)
+        name = outcome.name if isinstance(outcome, Done) else None
+        if name is not None and row is not None and row.is_reported:
+            orphans.recognise(store, task_id, name, now)
+        for one in filter(OWNER.may_have, outcome.seen):
+            store.receive(account, seen(one, errand, settled), now)
+
     def _evolve(self, row: Row, errand: Errand, settled: Settled) -> None:
-        store, now, flight = self.world.store, self.world.now, errand.flight
+        store, now, flight = self.world.store, self.world.clock, errand.flight
         row = replace(row, task=store.tasks.get(flight.task_id))
         account = store.accounts[errand.account.name]
         step = evolve.evolve(row, flight, settled, account)
@@ -255,18 +331,31 @@ def learn_late(world: "World", errand: Errand, settled: Settled) -> None:
     """Write what an outcome found that lost its fence: a handle, to its ledger row."""
     handle = handle_of(errand, settled)
     if handle is not None:
-        agent = world.store.ledger[errand.flight.agent.id]
-        learnt = late.learn(agent, handle, errand.account.caps)
-        world.store.learn(learnt, world.now, errand.flight.task_id)
+        flight = errand.flight
+        world.store.learn(flight.agent.id, handle, flight.task_id, world.clock)
+
+
+def seen(name: str, errand: Errand, settled: Settled) -> Fact:
+    """What a look into a room tells of one of those who were in it."""
+    return Fact(
+        key=f"seen:{name}:{settled.asked_at:%H:%M}",
+        event=Event.SEEN,
+        event_at=settled.asked_at,
+        name=name,
+        room_id=errand.flight.agent.room_id,
+    )
 
 
 def draw_name(world: "World", task_id: str) -> str:  # noqa: ARG001 - a wrong core derives it
     """Draw a name that nothing has borne."""
-    return names.compose("orc", "simul", world.lots.randbytes(names.RANDOM_LENGTH))
+    return names.compose(PREFIX, MARK, world.lots.randbytes(names.RANDOM_LENGTH))
 
 
-def _sign(flight: Flight, account: Account, row: Row) -> Request:
-    """Sign a start with the time of its announce; so too a stop that a late one would follow."""
+def _sign(flight: Flight, account: Account, row: Row, shift: timedelta) -> Request:
+    """Sign a start with the time of its announce; so too a stop that a late one would follow.
+
+    What is signed is the vendor's time: a database's clock that is off by `shift` is made up for.
+    """
     caps, task = account.caps, row.task
     fenced = flight.verb is Verb.START or (flight.verb is Verb.STOP and caps.one_per_user)
     backdated = fenced and account.backdated
@@ -276,6 +365,6 @@ def _sign(flight: Flight, account: Account, row: Row) -> Request:
         verb=flight.verb,
         agent=flight.agent,
         spec=task.spec["v"] if task is not None else 0,
-        good_until=flight.announced_at + life,
+        good_until=flight.announced_at - shift + life,
         backdated=backdated,
     )

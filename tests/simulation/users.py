@@ -53,7 +53,7 @@ class User:
             (12, self._die),
         )
         (edit,) = lots.choices([e for _, e in edits], weights=[w for w, _ in edits])
-        edit(task, self.world.now)
+        edit(task, self.world.clock)
 
     @property
     def _task(self) -> Task | None:
@@ -61,7 +61,7 @@ class User:
 
     def _write(self, task: Task | None, what: What | None) -> None:
         self.world.tell(f"user: {what or 'heartbeat'} of {self.task_id}")
-        self.world.store.write_task(self.task_id, task, what, self.world.now)
+        self.world.store.write_task(self.task_id, task, what, self.world.clock)
         if what is None:
             return
         for daemon in self.world.daemons:
@@ -77,15 +77,15 @@ class User:
             running=True,
             spec={"v": self.edits},
             restart_policy=self.world.lots.choice(list(RestartPolicy)),
-            created_at=self.world.now,
+            created_at=self.world.clock,
         )
         self._write(task, What.INSERT)
         self.world.at(self.world.now + self.world.lots_between(0, 30), self._live)
 
-    def _delete(self, _: Task, now: datetime) -> None:
+    def _delete(self, _: Task, __: datetime) -> None:
         self._write(None, What.DELETE)
         if self.world.lots.random() < 0.5:
-            self.world.at(now, lambda: None if self._task else self._insert())
+            self.world.at(self.world.now, lambda: None if self._task else self._insert())
 
     def _flip(self, task: Task, _: datetime) -> None:
         what = What.STOP if task.running else What.RUN
@@ -117,7 +117,7 @@ class User:
         task = self._task
         if task is None or task.heartbeat_timeout is None:
             return
-        self._write(replace(task, heartbeat_at=self.world.now), None)
+        self._write(replace(task, heartbeat_at=self.world.clock), None)
         if not self.world.is_quiet:
             self.world.at(self.world.now + self.world.lots_between(1, 21), self._beat)
 
@@ -133,9 +133,9 @@ class User:
         policy = self.world.lots.choice(list(RestartPolicy))
         self._write(replace(task, restart_policy=policy), What.TIMING)
 
-    def _die(self, _: Task, now: datetime) -> None:
+    def _die(self, _: Task, __: datetime) -> None:
         """Let the vendor end one of this row's agents by itself."""
-        self.vendor.pass_time(now)
+        self.vendor.pass_time(self.world.now)
         for instance in self.vendor.live:
             if instance.task_id == self.task_id:
                 self.world.tell(f"{instance.handle} dies at the vendor")

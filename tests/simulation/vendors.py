@@ -4,11 +4,12 @@ A vendor answers a request at the instant at which it arrives. It knows nothing 
 `task_id` and `incarnation` of an instance are for the checkers alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
 
+from orchestrator.core.fact import Event
 from orchestrator.core.model import Agent, Caps, Recovery, Verb
 from orchestrator.core.outcome import Done, Expired, Gone, Outcome, Throttled
 
@@ -75,6 +76,8 @@ class Instance:
     spec: int
     taken_at: datetime
     joins_at: datetime
+    is_foreign: bool = False
+    """Somebody else started it."""
     ended_by: str | None = None
 
     def has_joined(self, now: datetime) -> bool:
@@ -96,8 +99,12 @@ class Vendor:
     """Whether a look into the room shows agents at all."""
     believes_backdated: bool
     down_until: datetime
+    is_deadly: bool = False
+    """Whether its agents die soon after their birth, whoever starts them."""
     blindness: float = 0.01
     """How often a look into a room misses an agent."""
+    tell: Callable[[Instance, Event], None] = lambda _instance, _event: None
+    """Called when an agent is taken or has ended: what callbacks are made of."""
     live: list[Instance] = field(default_factory=list)
     ended: list[Instance] = field(default_factory=list)
     made: int = 0
@@ -137,6 +144,7 @@ class Vendor:
         instance.ended_by = why
         self.live.remove(instance)
         self.ended.append(instance)
+        self.tell(instance, Event.ENDED)
 
     def _start(self, request: Request, now: datetime) -> Outcome:
         agent = request.agent
@@ -154,11 +162,10 @@ class Vendor:
 
     def _make(self, request: Request, now: datetime) -> Instance:
         agent = request.agent
-        self.made += 1
         named = CAPS[self.recovery].names_handle
         lag = JOIN_MAX * self.lots.choice((0, 0, 0, 1, self.lots.random()))
         instance = Instance(
-            handle=agent.session_name if named else f"h{self.made}",
+            handle=agent.session_name if named else f"h{self.made + 1}",
             task_id=request.task_id,
             incarnation=agent.incarnation,
             agent_id=agent.id,
@@ -170,8 +177,14 @@ class Vendor:
             taken_at=now,
             joins_at=now + lag,
         )
-        self.live.append(instance)
+        self.take(instance)
         return instance
+
+    def take(self, instance: Instance) -> None:
+        """Let an agent live."""
+        self.made += 1
+        self.live.append(instance)
+        self.tell(instance, Event.STARTED)
 
     def _named(self, agent: Agent, now: datetime) -> Iterator[Instance]:
         """Yield what a stop of this agent hits."""
@@ -184,7 +197,7 @@ class Vendor:
             case Recovery.STOP_FIRST:
                 return (instance.room, instance.user) == (agent.room_id, agent.user_id)
             case Recovery.SAME_NAME:
-                return instance.session == agent.session_name
+                return instance.handle == (agent.vendor_task_id or agent.session_name)
             case Recovery.FIND | Recovery.EVICT:
                 return instance.handle == agent.vendor_task_id
 
@@ -202,14 +215,26 @@ class Vendor:
 
     def _find(self, agent: Agent, now: datetime) -> Outcome:
         if self.recovery is not Recovery.FIND:
-            return Done() if any(self._in_room(agent, now)) else Gone(code="NotFound")
+            seen = self._seen(agent.room_id, now)
+            there = any(self._in_room(agent, now))
+            return Done(seen=seen) if there else Gone(code="NotFound", seen=seen)
         for instance in self.live:
             if instance.session == agent.session_name and instance.has_joined(now):
-                return Done(handle=instance.handle)
+                return Done(handle=instance.handle, name=instance.session)
         return Gone(code="NotFound")
 
     def _poll(self, agent: Agent, now: datetime) -> Outcome:
         if CAPS[self.recovery].poll_proves_absence:
-            return Done() if any(self._named(agent, now)) else Gone(code="NotFound")
-        blind = not self.shows_agents or self.lots.random() < self.blindness
-        return Gone() if blind or not any(self._in_room(agent, now)) else Done()
+            for instance in self._named(agent, now):
+                return Done(name=instance.session if self.recovery is Recovery.FIND else None)
+            return Gone(code="NotFound")
+        if not self.shows_agents or self.lots.random() < self.blindness:
+            return Gone()
+        seen = self._seen(agent.room_id, now)
+        return Done(seen=seen) if any(self._in_room(agent, now)) else Gone(seen=seen)
+
+    def _seen(self, room: str, now: datetime) -> tuple[str, ...]:
+        """Return the user ids in a room that are of anybody's choosing."""
+        if self.recovery is Recovery.STOP_FIRST:
+            return ()
+        return tuple(i.agent_user for i in self.live if i.room == room and i.has_joined(now))

@@ -8,7 +8,6 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import count
 from random import Random
 
@@ -22,11 +21,14 @@ from orchestrator.core.outcome import (
     Throttled,
 )
 from tests.simulation import daemon as shell
+from tests.simulation import strangers
+from tests.simulation.callbacks import TELLING, Forger, Poster
 from tests.simulation.checkers import Broken, Checkers
 from tests.simulation.daemon import Daemon
+from tests.simulation.disasters import ClockSetter, Restore
 from tests.simulation.store import LIMIT, Store
 from tests.simulation.users import User
-from tests.simulation.vendors import CAPS, Request, Vendor
+from tests.simulation.vendors import CAPS, Instance, Request, Vendor
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 WORKLOAD = timedelta(seconds=240)
@@ -50,6 +52,8 @@ class World:
     daemons: list[Daemon] = field(default_factory=list)
     users: list[User] = field(default_factory=list)
     now: datetime = BEGIN
+    shift: timedelta = timedelta()
+    """How far the database's clock has been set away from the true time."""
     history: list[str] | None = None
     steps: int = 0
     _events: list[tuple[datetime, int, Event]] = field(default_factory=list)
@@ -61,14 +65,18 @@ class World:
     def is_quiet(self) -> bool:
         return self.now >= BEGIN + WORKLOAD
 
+    @property
+    def clock(self) -> datetime:
+        """The database's time, by which all daemons and users go."""
+        return self.now + self.shift
+
     def at(self, when: datetime, event: Event) -> None:
         heapq.heappush(self._events, (when, next(self._numbers), event))
 
     def run(self) -> None:
         """Let everything happen, then judge. Raises Broken."""
         end = BEGIN + WORKLOAD + QUIET
-        for vendor in self.store.vendors.values():
-            self.at(BEGIN + WORKLOAD, partial(setattr, vendor, "blindness", 0.0))
+        self.at(BEGIN + WORKLOAD, self._calm_down)
         while self._events and self._events[0][0] <= end:
             self.now, _, event = heapq.heappop(self._events)
             self.steps += 1
@@ -76,6 +84,18 @@ class World:
         for user in self.users:
             row, task = self.store.rows.get(user.task_id), self.store.tasks.get(user.task_id)
             self.checkers.converged(user.vendor, row, task, user.task_id)
+        self.checkers.nothing_leaks(self.store)
+
+    def _calm_down(self) -> None:
+        for vendor in self.store.vendors.values():
+            vendor.blindness = 0.0
+        self.checkers.calmed()
+
+    def nudge(self) -> None:
+        """Let every daemon look, at its rows and for orphans."""
+        for daemon in self.daemons:
+            daemon.wake(self.lots_between(0.001, 0.02))
+            daemon.watch()
 
     def chance(self, probability: float) -> bool:
         """Draw a lot that never wins in the quiet time."""
@@ -84,8 +104,8 @@ class World:
     def lots_between(self, low_s: float, high_s: float) -> timedelta:
         return timedelta(seconds=self.lots.uniform(low_s, high_s))
 
-    def microseconds(self, when: datetime | None = None) -> int:
-        return ((when or self.now) - BEGIN) // timedelta(microseconds=1)
+    def microseconds(self, when: datetime) -> int:
+        return (when - BEGIN) // timedelta(microseconds=1)
 
     def tell(self, sentence: str) -> None:
         if self.history is not None:
@@ -111,11 +131,13 @@ class World:
     def _crash(self, daemon: Daemon) -> None:
         self.tell(f"{daemon.name} is killed")
         daemon.die()
-        self.at(self.now + self.lots_between(0.1, 30), lambda: self._restart(daemon))
+        self.at(self.now + self.lots_between(0.1, 30), lambda: self.restart(daemon))
 
-    def _restart(self, daemon: Daemon) -> None:
-        daemon.is_up = True
-        daemon.wake(timedelta())
+    def restart(self, daemon: Daemon) -> None:
+        """Let a daemon that died begin another life, unless it has."""
+        if not daemon.is_up:
+            daemon.is_up = True
+            daemon.begin()
 
     # --- what befalls a request
 
@@ -197,12 +219,23 @@ class World:
         made, ended = vendor.made, len(vendor.ended)
         outcome = vendor.answer(request, self.now)
         if request.verb is not Verb.START:
-            self.checkers.hit(request, vendor.ended[ended:])
+            self.checkers.hit(request, vendor.ended[ended:], self.store.ledger)
         if vendor.made > made:
-            self.checkers.started(vendor, vendor.live[-1], self.store.ledger)
-            if len(vendor.ended) > ended:
+            self._born(vendor, vendor.live[-1])
+            if any(not self.checkers.is_excused(one) for one in vendor.ended[ended:]):
                 raise Broken("P1", f"{request.task_id} had another agent to interrupt")
         return outcome
+
+    def _born(self, vendor: Vendor, instance: Instance) -> None:
+        self.checkers.started(vendor, instance, self.store.ledger)
+        if vendor.is_deadly:
+            after = instance.joins_at - self.now + self.lots_between(0, 20)
+            self.at(self.now + after, lambda: self._die(vendor, instance))
+
+    def _die(self, vendor: Vendor, instance: Instance) -> None:
+        if instance.ended_by is None:
+            self.tell(f"{instance.handle} dies at the vendor")
+            vendor.end(instance, "died")
 
 
 def build(seed: int, recoveries: tuple[Recovery, ...], *, records: bool = False) -> World:
@@ -210,11 +243,12 @@ def build(seed: int, recoveries: tuple[Recovery, ...], *, records: bool = False)
     lots = Random(seed)
     accounts = {kind: Account(name=kind.value, caps=CAPS[kind]) for kind in set(recoveries)}
     vendors = {kind: _vendor(kind, recoveries.count(kind), lots) for kind in sorted(accounts)}
-    checkers = Checkers()
+    checkers = Checkers(stops_foreign=lots.random() < 0.4)
     store = Store(
         accounts={kind.value: account for kind, account in accounts.items()},
         vendors={kind.value: vendor for kind, vendor in vendors.items()},
         checkers=checkers,
+        stops_foreign=checkers.stops_foreign,
     )
     world = World(lots=lots, store=store, checkers=checkers, history=[] if records else None)
     world.daemons = [Daemon(name=name, world=world) for name in ("D1", "D2")]
@@ -232,7 +266,33 @@ def build(seed: int, recoveries: tuple[Recovery, ...], *, records: bool = False)
         user.begin()
     for daemon in world.daemons:
         daemon.wake(world.lots_between(0, 1))
+    for kind, vendor in vendors.items():
+        _surround(world, kind, vendor)
+    _threaten(world)
     return world
+
+
+def _surround(world: World, kind: Recovery, vendor: Vendor) -> None:
+    """Let a vendor post, and others be there, or not."""
+    lots, account = world.lots, kind.value
+    error = lots.choice((vendor.skew, timedelta(seconds=lots.uniform(-1, 1))))
+    poster = Poster(account=account, vendor=vendor, world=world, error=error)
+    if lots.random() < 0.8 and kind in TELLING:
+        vendor.tell = poster.happened
+    if lots.random() < 0.4 and kind is Recovery.EVICT:
+        Forger(account=account, vendor=vendor, world=world).begin()
+    strangers.settle_in(world, account, vendor)
+
+
+def _threaten(world: World) -> None:
+    """Let something happen to the database as a whole, or nothing."""
+    lot = world.lots.random()
+    if lot < 0.2:
+        for vendor in world.store.vendors.values():
+            vendor.capacity += 100
+        Restore(world=world).begin()
+    elif lot < 0.4:
+        ClockSetter(world=world, forward=lot < 0.3).begin()
 
 
 def _vendor(kind: Recovery, rows: int, lots: Random) -> Vendor:
@@ -245,4 +305,5 @@ def _vendor(kind: Recovery, rows: int, lots: Random) -> Vendor:
         shows_agents=lots.random() < 0.7,
         believes_backdated=lots.random() < 0.85,
         down_until=BEGIN,
+        is_deadly=lots.random() < 0.08,
     )
