@@ -12,6 +12,7 @@ from tests.chaos.diary import Diary, Span, Spell, Wish, merged
 from tests.chaos.leaks import find_leaks, too_long
 from tests.chaos.limits import AI_AGENT
 from tests.chaos.owners import TIMEOUT_S
+from tests.chaos.strangers import NOBODY
 from tests.chaos.times import RECOVERY_S, SHORT, USUAL
 from tests.chaos.vendors import Called, Lived
 from tests.chaos.wants import wanted_spans
@@ -155,6 +156,7 @@ def burst(calls: int, over_s: float, **more: Any) -> list[Called]:
         (burst(AI_AGENT + 1, 0.5), [], 1, 0),
         (burst(2 * AI_AGENT, 2), [], 0, 0),
         (burst(AI_AGENT + 1, 0.5, fault="delay"), [], 0, 0),
+        (burst(AI_AGENT + 1, 0.5, user_id=NOBODY), [], 0, 0),
         (burst(AI_AGENT + 1, 0.5, account=VOLCENGINE.name), [], 0, 0),
         (burst(AI_AGENT + 1, 0.5), [trouble(0.6, 0.9)], 0, 1),
         (burst(AI_AGENT + 1, 0.5), [trouble(5, 6)], 1, 0),
