@@ -337,7 +337,7 @@ class _Claim:
         self.draft.taken.extend(one.changes)
         self.draft.ledger(one.row.agents, step.row, step.ended)
         self.draft.told.extend(one.told)
-        self.draft.forgotten.append(step.row.status.task_id)
+        self.draft.forget(step.row)
         self._tell(one, step)
 
     def _tell(self, one: Read, step: Step) -> None:

@@ -94,7 +94,7 @@ def _settle_one(draft: Draft, settling: Settling, one: Settlement) -> None:
     draft.ledger(order.row.agents, row, step.ended)
     draft.turn(order.row.status, row.status)
     if isinstance(decide(row, account, draft.now), Forget):
-        draft.forgotten.append(row.status.task_id)
+        draft.forget(row)
     else:
         draft.hold(row)
     _tell(draft, settling, one, row)

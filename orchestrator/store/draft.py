@@ -55,6 +55,12 @@ class Draft:
         if row.orphan is not None:
             self.orphans.append(row)
 
+    def forget(self, row: Row) -> None:
+        """Delete this row's status: nothing of it runs any more, and nobody asks for it."""
+        self.forgotten.append(row.status.task_id)
+        if row.orphan is not None:
+            self.orphans.append(row)
+
     def dismiss(self, row: Row, reason: str) -> None:
         """Look after an orphan no more, although nobody knows whether it has ended."""
         self.dismissed.append((row, reason))
