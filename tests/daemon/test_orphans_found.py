@@ -126,6 +126,20 @@ async def test_ours_in_a_room_where_a_lost_one_is_looked_for_is_stopped(
     await scene.wait("lost", phase="stopped")
 
 
+async def test_the_agent_of_a_lost_answer_is_not_taken_for_a_strangers(scene: Scene) -> None:
+    scene.settings["orphans"] = {"foreign": "stop"}
+    async with open_mailbox(scene):
+        await scene.vendors.script(TENCENT.start, "lose_reply")
+        # Its task cannot find it for longer than an unknown handle waits.
+        await scene.vendors.script(TENCENT.look, "http_500", n=10)
+        await scene.ask_for(TENCENT, "lost")
+        row = await wait_orphan(scene, phase="ignored")
+        assert row["reason"] == "HasTask: it is the agent of task lost; stop that"
+        await scene.wait("lost", phase="running", vendor_task_id=row["vendor_task_id"])
+        assert len(await scene.vendors.live()) == 1
+    assert await scene.vendors.calls(TENCENT.stop) == []
+
+
 # --- a stranger's
 
 
