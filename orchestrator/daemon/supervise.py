@@ -233,8 +233,9 @@ class _Daemon:
             async with anyio.create_task_group() as aside:
                 aside.start_soon(Fan(waker, (self.tasks_seat, self.lanes_seat)).run)
                 aside.start_soon(self._watch, signals, loops)
-                for work in (janitor.beat, janitor.sweep, janitor.prune, self._orphans().run):
+                for work in (janitor.beat, janitor.sweep, janitor.prune, janitor.free):
                     aside.start_soon(work)
+                aside.start_soon(self._orphans().run)
                 with self.working:
                     await self._work(loops)
                 if self.working.cancelled_caught:

@@ -5,7 +5,8 @@ of ours that idles for 2 s, a wait for a lock after 1 s, a statement after 10 s,
 whose peer does not answer. A daemon that freezes while it prepares a statement is none of these:
 the driver asks for that without a Sync, and until one comes the server waits for the rest of a
 command, with all locks, and stops neither the statement nor the transaction. So from Postgres 17
-on, which can, it ends any transaction of ours after 15 s.
+on, which can, it ends any transaction of ours after 15 s; before, another daemon ends the session
+(`store.frozen`).
 
 Rule 1: stops and listening have pools of their own, which no other work uses.
 Rule 2: no message holds the URL, which may hold a password.
@@ -26,6 +27,7 @@ from orchestrator.core.model import WorkClass
 from orchestrator.errors import UsageError
 from orchestrator.store.columns import read_json, write_json
 from orchestrator.store.engine import Database, DatabaseAway, DialectName
+from orchestrator.store.frozen import BOUNDS_TRANSACTIONS, LONGEST_TRANSACTION
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -53,11 +55,10 @@ _DURABLE: Final = """
     WHERE current_setting('synchronous_commit') IN ('off', 'local')
 """
 """At least `on`; a server that asks for more keeps it."""
-_BOUND: Final = """
-    SELECT set_config('transaction_timeout', '15s', false)
-    WHERE current_setting('server_version_num')::integer >= 170000
+_BOUND: Final = f"""
+    SELECT set_config('transaction_timeout', '{LONGEST_TRANSACTION.seconds}s', false)
+    WHERE current_setting('server_version_num')::integer >= {BOUNDS_TRANSACTIONS}0000
 """
-"""Longer than any one statement may take."""
 
 
 class PostgresDatabase(Database):
