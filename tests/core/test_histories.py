@@ -14,6 +14,7 @@ from orchestrator.core.bucket import GRACE_US, JITTER_US, SECOND_US, Bucket
 from orchestrator.core.deadline import lapse
 from orchestrator.core.decide import decide
 from orchestrator.core.evolve import evolve
+from orchestrator.core.fact import Event, Fact, is_past
 from orchestrator.core.model import (
     EndReason,
     Evidence,
@@ -310,3 +311,13 @@ def test_the_answer_of_an_old_call_is_not_for_the_row_that_was_inserted_again() 
     again, _ = in_flight(row(unknown(id="other")), Verb.FIND, unknown(id="other"), NOW, account(T))
     assert again.status.version == old.version
     assert not late.is_awaited(again.status, old)
+
+
+def test_a_late_word_about_an_ended_agent_gave_its_handle_to_another_of_its_name() -> None:
+    """The second try was stopped; what is told of it names both, and only the first is open."""
+    lost, told = unknown(), Fact(key="k", event=Event.STARTED, event_at=NOW + 20 * S)
+    told = replace(told, vendor_task_id="h2", name="a1")
+    assert is_past(told, [lost], {"h2"})
+    assert not is_past(told, [lost], {"h1"})
+    assert not is_past(replace(told, vendor_task_id=None), [lost], {"h2"})
+    assert not is_past(told, [lost, known(id="a2", vendor_task_id="h2")], {"h2"})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.core.fact import Event, Fact
 from orchestrator.core.model import EndReason, Recovery
+from tests.simulation.checkers import ASKED
 from tests.simulation.vendors import CAPS, Instance, Vendor
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Poster:
 
     def _post(self, instance: Instance, event: Event, reason: EndReason | None) -> None:
         self.posted += 1
-        if event is Event.ENDED:
+        if event is Event.ENDED and instance.ended_by not in ASKED:
             self.world.checkers.told_end(instance.task_id, reason)
         fact = Fact(
             key=key_of(event, instance.handle, self.posted),
@@ -96,7 +97,7 @@ class Poster:
 
 @dataclass(slots=True, kw_only=True)
 class Forger:
-    """Repeats an old signature that covers no body, with any body it likes."""
+    """Repeats an old signature that covers no body: tells of agents of ours what is not true."""
 
     account: str
     vendor: Vendor

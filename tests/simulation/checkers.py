@@ -34,14 +34,8 @@ if TYPE_CHECKING:
 
 ENDINGS = {Verb.STOP, Verb.KICK, Verb.FIND}
 LIVES = {Event.STARTED, Event.ALIVE, Event.FAULT}
-BY_ITSELF = {
-    EndReason.IDLE,
-    EndReason.KICKED,
-    EndReason.ROOM_CLOSED,
-    EndReason.VENDOR_FAULT,
-    EndReason.VENDOR_GONE,
-}
-"""Ends that nobody asked for."""
+ASKED = {"stop", "kick"}
+"""Ends that somebody of ours asked for."""
 BIRTHS_MAX = RESTARTS_MAX + 4
 """How often an agent of one row may be born while nobody wants anything new of it."""
 HELD_ONLY_FOR_STARTS = {WaitingFor.PAUSED, WaitingFor.DENIED, WaitingFor.CIRCUIT_OPEN}
@@ -70,6 +64,7 @@ class Checkers:
     """Ledger rows, and whether their handle was known, that were asked to go since they must."""
     lost: set[str] = field(default_factory=set)
     """Ledger rows of agents that were started in what a restored database does not know."""
+    is_restored: bool = False
     must_go: set[tuple[str, str]] = field(default_factory=set)
     """Accounts and handles of agents without a row that were named to us, and are to be stopped."""
     condemned: set[tuple[str, str]] = field(default_factory=set)
@@ -235,6 +230,7 @@ class Checkers:
     def restored(self, lost: set[str]) -> None:
         """Remember what the database does not know any more."""
         self.lost |= lost
+        self.is_restored = True
 
     def calmed(self) -> None:
         """Count from now on what nobody asks for any more."""
@@ -312,8 +308,11 @@ class Checkers:
         end_reason = row.status.end_reason
         if (task.id, end_reason) in self.reasons:
             return True
-        ended = any(i.task_id == task.id for i in vendor.ended)
-        return end_reason is EndReason.VENDOR_GONE and ended
+        if end_reason is not EndReason.VENDOR_GONE:
+            return False
+        ended = (i for i in vendor.ended if i.task_id == task.id and i.ended_by not in ASKED)
+        overlooked = vendor.shows_agents and not CAPS[vendor.recovery].poll_proves_absence
+        return any(ended) or overlooked or self.is_restored
 
     def nothing_leaks(self, store: "Store") -> None:
         """P8: what was named and must go is gone, and no orphan is left that is not there."""
