@@ -78,7 +78,7 @@ def _end(agents: tuple[Agent, ...], caps: Caps, now: datetime) -> Call | Wait:
 def _end_one(agent: Agent, caps: Caps, now: datetime) -> Call | Wait:
     if agent.retry_at is not None and agent.retry_at > now:
         return Wait(until=agent.retry_at, waiting_for=WaitingFor.RETRY)
-    if agent.is_known or caps.names_handle:
+    if agent.goes_by_handle or caps.names_handle:
         return _ask(agent, Verb.STOP, now)
     # The stop handle is unknown. Looking may find it; removing the agent's user id from the room
     # ends what looking cannot; and only a look after the horizon proves that nothing is left.
@@ -102,7 +102,7 @@ def _keep(row: Row, account: Account, now: datetime) -> Call | Wait:
     for earlier in agents[:-1]:
         # Two handles in one incarnation: which of the two the vendor evicted is unknown. Stop the
         # earlier; a poll of the later tells whether it is the one that is left.
-        if earlier.is_known:
+        if earlier.goes_by_handle:
             return _end_one(earlier, caps, now)
     newest = agents[-1] if agents else None
     if newest is None or newest.is_idle:

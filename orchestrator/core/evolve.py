@@ -12,7 +12,7 @@ from typing import assert_never
 from orchestrator.core import backoff, horizon
 from orchestrator.core.action import Flight
 from orchestrator.core.ending import close_on_evidence, end_by_itself
-from orchestrator.core.incarnation import adopt, close_idle, fail, supersede
+from orchestrator.core.incarnation import adopt, ask_anew, close_idle, fail, supersede
 from orchestrator.core.model import (
     Account,
     Agent,
@@ -144,13 +144,26 @@ def _stopped(row: Row, flight: Flight, settled: Settled, account: Account) -> St
     past = agent.is_past_horizon(settled.asked_at)
     match outcome:
         case Done() if past or not account.caps.names_handle:
-            return close_on_evidence(row, agent, Evidence.STOPPED, settled.answered_at, account)
+            return _end_handle(row, agent, Evidence.STOPPED, settled, account)
         case Gone() if past:
-            return close_on_evidence(row, agent, Evidence.ABSENT, settled.answered_at, account)
+            return _end_handle(row, agent, Evidence.ABSENT, settled, account)
         case Done() | Gone():
             return Step(row=row.replace_agent(_hint(agent, settled)))
         case _:
             return Step(row=_retry_agent(row, agent, settled, account))
+
+
+def _end_handle(
+    row: Row, agent: Agent, evidence: Evidence, settled: Settled, account: Account
+) -> Step:
+    """Nothing of this handle runs. Whoever only heard of it must still look for the name."""
+    at = settled.answered_at
+    if not agent.is_hearsay or row.is_reported:
+        return close_on_evidence(row, agent, evidence, at, account)
+    row = row.replace_agent(replace(ask_anew(agent), spent_at=at))
+    if row.wanted and row.wanted[-1].id == agent.id:
+        return end_by_itself(row, agent, EndReason.VENDOR_GONE, at, account)
+    return Step(row=row)
 
 
 def _after_stop(flight: Flight, outcome: Outcome, account: Account) -> Agent:
@@ -212,7 +225,7 @@ def _polled(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:
         case Gone() if not account.caps.poll_proves_absence:
             return _missed(seen, agent, settled, account)
         case Gone() if agent.is_past_horizon(settled.asked_at):
-            return close_on_evidence(seen, agent, Evidence.ABSENT, settled.answered_at, account)
+            return _end_handle(seen, agent, Evidence.ABSENT, settled, account)
         case Gone():
             return Step(row=seen.replace_agent(_hint(agent, settled)))
         case _:
@@ -231,7 +244,7 @@ def _seen(row: Row, agent: Agent, settled: Settled) -> Step:
     ended: tuple[Agent, ...] = ()
     if agent.is_past_horizon(settled.asked_at):
         for earlier in row.wanted[:-1]:
-            if not earlier.is_known and earlier.is_past_horizon(settled.asked_at):
+            if not earlier.goes_by_handle and earlier.is_past_horizon(settled.asked_at):
                 step = row.close(earlier, Evidence.EVICTED, at)
                 row, ended = step.row, (*ended, *step.ended)
     return Step(row=row, ended=ended)

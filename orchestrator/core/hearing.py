@@ -64,6 +64,7 @@ def _attribute(row: Row, fact: Fact, account: Account) -> tuple[Row, Agent | Non
     handle = agent.session_name if account.caps.names_handle else fact.vendor_task_id
     if handle is None:
         return row, agent
+    agent = replace(agent, is_hearsay=not fact.is_signed and not account.caps.names_handle)
     if _is_newest(row, agent):
         row = adopt(row, agent, handle, since=fact.event_at)
     else:

@@ -240,6 +240,11 @@ class Agent:
     """When its user id was last removed from the room, unless it was seen there since."""
     seen_at: datetime | None = None
     """When it was last found where a poll looks for it."""
+    is_hearsay: bool = False
+    """The handle was told by a post that proves nothing: what becomes of it says nothing of what
+    was started under the name."""
+    spent_at: datetime | None = None
+    """When all had been done that such a handle is good for. From then on it goes by its name."""
     told_at: datetime | None = None
     """When the vendor last told something of it by itself."""
     retry_at: datetime | None = None
@@ -256,6 +261,11 @@ class Agent:
     def is_known(self) -> bool:
         """Whether the vendor took its start and the stop handle is known."""
         return self.vendor_task_id is not None
+
+    @property
+    def goes_by_handle(self) -> bool:
+        """Whether to ask about its handle, and not about its name."""
+        return self.is_known and self.spent_at is None
 
     def is_past_horizon(self, at: datetime) -> bool:
         """Whether no send of it can still take effect after `at`."""

@@ -54,6 +54,9 @@ class Sighting:
     """When the agent it speaks of ended, if the ledger knows one that has."""
     is_start_open: bool
     """Whether a start of the account is open in that room."""
+    is_elsewhere: bool = False
+    """Whether an open agent of another account of this database bears the name: two accounts may
+    be one application at the vendor, which knows one address for callbacks, and one room."""
 
 
 def parked(account: Account, call_timeout: timedelta) -> timedelta:
@@ -70,7 +73,7 @@ def judge(sighting: Sighting, owner: Owner, account: Account, call_timeout: time
     ended_at = sighting.ended_at
     if ended_at is not None and fact.event_at <= ended_at + account.clock_margin:
         return Verdict.SKIP
-    if fact.vendor_task_id is None and fact.name is None:
+    if sighting.is_elsewhere or (fact.vendor_task_id is None and fact.name is None):
         return Verdict.SKIP
     if is_parked and sighting.is_start_open:
         return Verdict.WAIT
@@ -105,6 +108,7 @@ def describe(fact: Fact, account: Account, site: str, id_: str, *, ours: bool, s
         session_name="",
         stream_id="",
         vendor_task_id=handle,
+        is_hearsay=not fact.is_signed and not named and fact.name is not None,
         announced_at=fact.event_at,
     )
     if stop:

@@ -7,7 +7,8 @@ the same claims, calls and settles.
 Rule: nothing is called from here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, assert_never
@@ -31,13 +32,15 @@ from orchestrator.core.orphan import (
 )
 from orchestrator.daemon.book import AccountRuntime, Book
 from orchestrator.store import accounts, daemons, fact_reading, orphans, reported
-from orchestrator.store.engine import Connection, Database, DatabaseAway, StatementError
+from orchestrator.store.engine import Connection, Database
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.fact_reading import Loose
 from orchestrator.store.ledger import ORPHAN
 from orchestrator.store.orphans import Found
 
 LOOK_EVERY_S: Final = 1.0
+FAILING_MAX: Final = 1_000
+"""Failures that are remembered, so as to be told once."""
 BATCH_MAX: Final = 64
 """Facts, and insertions, that one transaction judges."""
 
@@ -65,6 +68,8 @@ class Watch:
     daemon_name: str
     nudge: Callable[[], None]
     """Told when there is something to be claimed."""
+    _failing: set[str] = field(default_factory=set, init=False)
+    """What could not be judged, and has been told."""
 
     async def run(self) -> None:
         """Look every second. Trouble is logged once, and tried again."""
@@ -72,9 +77,10 @@ class Watch:
         while True:
             try:
                 await self._look()
-            except (DatabaseAway, StatementError) as error:
+            except Exception as error:
+                # Whatever it is, it ends neither the daemon nor the looks that follow.
                 if not failing:
-                    log.warning("orphans_not_seen", error=str(error))
+                    log.warning("orphans_not_seen", error=str(error), exc_info=error)
                 failing = True
             else:
                 failing = False
@@ -106,10 +112,12 @@ class Watch:
         accounts.lock_states(connection, self.book.names)
         ended_by = self._ended_by(now)
         for loose in fact_reading.loose(connection, self.book.names, ended_by, BATCH_MAX):
-            self._judge(connection, loose, now, judged)
+            with self._alone(connection, loose.fact.key):
+                self._judge(connection, loose, now, judged)
         for found in orphans.unseen(connection, self.book.names, BATCH_MAX):
-            self._admit(connection, found, now)
-            judged.changed += 1
+            with self._alone(connection, found.id):
+                self._admit(connection, found, now)
+                judged.changed += 1
         if self.book.stops_foreign:
             judged.changed += reported.stop_reported(
                 connection, self.book.names, self._named(), self.daemon_name, BATCH_MAX
@@ -117,6 +125,19 @@ class Watch:
         elsewhere = daemons.accounts_of_others(connection, self.daemon_id, now)
         orphans.delay_strange(connection, [*self.book.names, *elsewhere])
         return judged
+
+    @contextmanager
+    def _alone(self, connection: Connection, what: str) -> Iterator[None]:
+        """Undo what fails, tell it once, and go on: one that cannot be judged keeps none back."""
+        try:
+            with connection.begin_nested():
+                yield
+        except Exception:
+            if what not in self._failing:
+                log.exception("orphan_not_judged", what=what)
+            if len(self._failing) >= FAILING_MAX:
+                self._failing.clear()
+            self._failing.add(what)
 
     def _ended_by(self, now: datetime) -> datetime:
         """Return when the newest end was told that need not wait for an answer any more."""
@@ -143,6 +164,7 @@ class Watch:
             age=now - loose.received_at,
             ended_at=loose.ended_at,
             is_start_open=loose.is_start_open,
+            is_elsewhere=loose.is_elsewhere,
         )
         runtime = self.book.runtimes[loose.account]
         match judge(sighting, self.owner, runtime.account, runtime.call_timeout):
@@ -172,9 +194,7 @@ class Watch:
         site = runtime.provider.site
         agent = describe(fact, runtime.account, site, ORPHAN + id_, ours=ours, stop=stop)
         seen_at = min(fact.event_at, now)
-        if agent.vendor_task_id is not None and reported.see_again(
-            connection, loose.account, agent.vendor_task_id, seen_at
-        ):
+        if reported.see_again(connection, loose.account, fact, seen_at):
             return None
         found = Found(
             id=id_,
@@ -205,7 +225,8 @@ class Watch:
                 orphans.ignore(connection, found.id, f"SameAs: {other.orphan_id}")
                 return
         agent = Agent(
-            id=ORPHAN + found.id,
+            # Drawn: a row of the same id may have been inserted before, and have ended.
+            id=ORPHAN + uuid4().hex,
             incarnation=1,
             try_=1,
             account=found.account,

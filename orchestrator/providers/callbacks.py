@@ -101,8 +101,9 @@ def moment(milliseconds: int) -> datetime | None:
 
 
 def alive(fact: Fact) -> Fact:
-    """Return the fact as a sign of life. One of them is enough, so all of an agent's have one key.
+    """Return the fact as a sign of life. One in a minute is enough, so those have one key.
 
     The fact has a handle.
     """
-    return replace(fact, event=Event.ALIVE, key=f"alive:{fact.vendor_task_id}")
+    minute = f"{fact.event_at:%Y-%m-%dT%H:%M}"
+    return replace(fact, event=Event.ALIVE, key=f"alive:{fact.vendor_task_id}:{minute}")

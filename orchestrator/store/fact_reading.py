@@ -181,6 +181,8 @@ class Loose:
     """When the agent it speaks of ended, if the ledger knows one that has."""
     is_start_open: bool
     """A start of the account in that room is open: the handle may be its."""
+    is_elsewhere: bool
+    """An open agent of another account bears the name."""
 
 
 _LOOSE = (
@@ -209,7 +211,7 @@ def loose(
     """
     values = {"accounts": list(accounts), "ended_by": ended_by, "most": most}
     for row in connection.execute(lock_rows(_LOOSE, of=vendor_fact), values).all():
-        yield _explain(connection, row[0], row[1], to_fact(row[2:]))
+        yield _explain(connection, row[0], row[1], to_fact(row[2:]), accounts)
 
 
 def is_any_loose(connection: Connection, accounts: Sequence[str], ended_by: datetime) -> bool:
@@ -238,18 +240,33 @@ _START_OPEN = select(
         and_(vendor_agent.c.vendor_task_id.is_(None), vendor_agent.c.horizon_at.is_not(None)),
     )
 )
+_ELSEWHERE = union_all(
+    select(vendor_agent.c.id).where(vendor_agent.c.id == bindparam("name"), _is_open),
+    select(vendor_agent.c.id).where(
+        one_of(vendor_agent.c.account, "accounts"),
+        vendor_agent.c.name == bindparam("name"),
+        _is_open,
+    ),
+)
 _ANNOUNCED = select(
     exists().where(task_change.c.task_id == bindparam("id"), task_change.c.what == What.FACT.value)
 )
 
 
-def _explain(connection: Connection, account: str, received_at: datetime, fact: Fact) -> Loose:
+def _explain(
+    connection: Connection,
+    account: str,
+    received_at: datetime,
+    fact: Fact,
+    accounts: Sequence[str],
+) -> Loose:
     values = {"account": account, "handle": fact.vendor_task_id, "name": fact.name}
     agents = connection.execute(_SPOKEN_OF, values).all()
     owners = [task_id or f"~{orphan_id}" for task_id, orphan_id, ended_at in agents if not ended_at]
     ended = [ended_at for _, _, ended_at in agents if ended_at is not None]
     room = {"account": account, "room_id": fact.room_id}
     owner = owners[-1] if owners else None
+    elsewhere = {"accounts": list(accounts), "name": fact.name}
     return Loose(
         account=account,
         fact=fact,
@@ -258,4 +275,5 @@ def _explain(connection: Connection, account: str, received_at: datetime, fact: 
         is_announced=bool(owner and connection.execute(_ANNOUNCED, {"id": owner}).scalar()),
         ended_at=max(ended, default=None),
         is_start_open=bool(fact.room_id and connection.execute(_START_OPEN, room).scalar()),
+        is_elsewhere=bool(fact.name and connection.execute(_ELSEWHERE, elsewhere).first()),
     )

@@ -69,8 +69,8 @@ _AGENT_CHANGES: dict[str, BindParameter[Any]] = {
     name: bindparam(f"b_{name}")
     for name in (
         "try", "announced_at", "horizon_at", "spec_generation", "body_digest", "fixed_digest",
-        "hinted_at",
-        "kicked_at", "seen_at", "told_at", "retry_at", "attempt", "ended_at", "evidence",
+        "hinted_at", "kicked_at", "seen_at", "is_hearsay", "spent_at", "told_at", "retry_at",
+        "attempt", "ended_at", "evidence",
     )
 }  # fmt: skip
 _WRITE_AGENT = (

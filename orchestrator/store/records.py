@@ -163,6 +163,8 @@ vendor_agent: Final = Table(
     optional("hinted_at", Timestamp(), "when absence was last heard without being evidence"),
     optional("kicked_at", Timestamp(), "when its user was last removed from the room"),
     optional("seen_at", Timestamp(), "when a poll last found it"),
+    required("is_hearsay", Boolean(), "the handle was told by a post that proves nothing", false()),
+    optional("spent_at", Timestamp(), "from when on such a handle is of no more use"),
     optional("told_at", Timestamp(), "when the vendor last told of it by itself"),
     optional("retry_at", Timestamp(), "not called about again before"),
     required("attempt", Integer(), "failures in a row of the calls about it", ZERO),

@@ -6,8 +6,9 @@ Rule: nothing here stops an agent of which nobody knows yet whose it is.
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, case, exists, insert, or_, select, update
+from sqlalchemy import Connection, Text, bindparam, case, exists, insert, or_, select, update
 
+from orchestrator.core.fact import Fact
 from orchestrator.core.model import Row, What
 from orchestrator.store.engine import lock_rows, one_of
 from orchestrator.store.ledger import ORPHAN
@@ -20,6 +21,8 @@ _SEE_AGAIN = (
         orphan_task.c.account == bindparam("b_account"),
         orphan_task.c.vendor_task_id == bindparam("b_handle"),
         orphan_task.c.phase == "ignored",
+        # With its room an agent may be stopped that could not be without.
+        or_(orphan_task.c.room_id.is_not(None), bindparam("b_room_id", type_=Text()).is_(None)),
     )
     .values(
         last_seen_at=case(
@@ -30,15 +33,19 @@ _SEE_AGAIN = (
 )
 
 
-def see_again(connection: Connection, account: str, handle: str, seen_at: datetime) -> bool:
+def see_again(connection: Connection, account: str, fact: Fact, seen_at: datetime) -> bool:
     """Write that an agent about which nothing is done was seen; return whether there is one."""
-    values = {"b_account": account, "b_handle": handle, "b_seen_at": seen_at}
+    values = {
+        "b_account": account,
+        "b_handle": fact.vendor_task_id or fact.name,
+        "b_room_id": fact.room_id,
+        "b_seen_at": seen_at,
+    }
     return connection.execute(_SEE_AGAIN, values).rowcount > 0
 
 
 _OPEN_TASK = select(vendor_agent.c.task_id).where(
     vendor_agent.c.id == bindparam("name"),
-    vendor_agent.c.account == bindparam("account"),
     vendor_agent.c.task_id.is_not(None),
     vendor_agent.c.ended_at.is_(None),
 )
@@ -50,8 +57,7 @@ def dismiss_known(connection: Connection, row: Row, name: str) -> bool:
     It is the agent of a start whose answer was lost. Returns whether it is. The caller has locked
     its status.
     """
-    values = {"name": name, "account": row.status.account}
-    task_id = connection.execute(_OPEN_TASK, values).scalar()
+    task_id = connection.execute(_OPEN_TASK, {"name": name}).scalar()
     if task_id is None:
         return False
     dismiss(connection, row, has_task(task_id))

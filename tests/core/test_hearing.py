@@ -2,8 +2,13 @@
 
 import pytest
 
+from orchestrator.core.action import Call
+from orchestrator.core.announce import announce
+from orchestrator.core.decide import decide
+from orchestrator.core.evolve import evolve
 from orchestrator.core.fact import Event, Fact
 from orchestrator.core.hearing import hear
+from orchestrator.core.incarnation import retire
 from orchestrator.core.late import another
 from orchestrator.core.model import (
     Agent,
@@ -14,9 +19,11 @@ from orchestrator.core.model import (
     RestartPolicy,
     Row,
     Step,
+    Verb,
 )
+from orchestrator.core.outcome import Done, Gone, Settled
 from orchestrator.core.replace import replace
-from tests.core.builders import NOW, S, account, known, row, task, unknown
+from tests.core.builders import NOW, S, account, call, known, row, task, unknown
 
 V, T, Z = Recovery.SAME_NAME, Recovery.FIND, Recovery.EVICT
 
@@ -43,6 +50,49 @@ def test_a_lost_start_is_adopted_by_its_name() -> None:
     agent, status = only(step), step.row.status
     assert (agent.vendor_task_id, agent.horizon_at) == ("h7", unknown().horizon_at)
     assert (status.vendor_task_id, status.started_at, status.confirmed_at) == ("h7", NOW, NOW)
+
+
+def test_a_handle_that_anybody_may_have_made_up_does_not_stand_for_the_name() -> None:
+    told = fact(Event.STARTED, "made-up", name="a1", is_signed=False)
+    row_, agent = (step := heard(row(unknown()), told, at=Z)).row, only(step)
+    assert agent.is_hearsay
+    late = NOW + 200 * S
+    gone = Settled(outcome=Gone(), asked_at=late, answered_at=late)
+    polled = settle(row_, Verb.POLL, agent, gone)
+    assert (polled.ended, polled.row.status.retired) == ((), 1)
+    asked = decide(polled.row, account(Z), late)
+    assert isinstance(asked, Call)
+    assert asked.verb is Verb.FIND  # by its name, in its room
+    found = settle(polled.row, Verb.FIND, only(polled), gone)
+    assert [one.evidence for one in found.ended] == [Evidence.ABSENT]
+
+
+def test_a_made_up_handle_was_stopped_and_the_name_lives_on() -> None:
+    told = fact(Event.STARTED, "made-up", name="a1", is_signed=False)
+    given = retire(heard(row(unknown()), told, at=Z).row, EndReason.REQUESTED, NOW).row
+    done = Settled(outcome=Done(), asked_at=NOW, answered_at=NOW)
+    stopped = settle(given, Verb.STOP, given.agents[0], done)
+    assert stopped.ended == ()
+    seen = settle(stopped.row, Verb.FIND, only(stopped), done)
+    kick = decide(seen.row, account(Z), NOW + 99 * S)
+    assert isinstance(kick, Call)
+    assert kick.verb is Verb.KICK
+
+
+def test_a_made_up_handle_ends_where_a_later_agent_of_the_name_is_alive() -> None:
+    spent = known(is_hearsay=True, spent_at=NOW)
+    later = known(id="a2", vendor_task_id="h2", name="a1", session_name="a2")
+    given = row(spent, later)
+    waits = decide(given, account(Z), NOW)
+    assert not isinstance(waits, Call)  # nothing is kicked that bears the same name
+    alive = Settled(outcome=Done(), asked_at=NOW, answered_at=NOW)
+    step = settle(given, Verb.POLL, later, alive)
+    assert [(one.id, one.evidence) for one in step.ended] == [("a1", Evidence.EVICTED)]
+
+
+def settle(given: Row, verb: Verb, agent: Agent, settled: Settled) -> Step:
+    announced, flight = announce(given, call(verb, agent), agent, account(Z), settled.asked_at)
+    return evolve(announced, flight, settled, account(Z))
 
 
 def test_where_we_name_the_handle_the_name_is_the_handle() -> None:

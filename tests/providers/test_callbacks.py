@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -152,9 +153,12 @@ def test_what_is_no_object_is_an_empty_one(value: object) -> None:
     assert object_at({"o": {"a": value}}, "o") == {"a": value}
 
 
-def test_all_signs_of_life_of_an_agent_are_one_fact() -> None:
+def test_all_signs_of_life_of_an_agent_in_a_minute_are_one_fact() -> None:
     facts = [
-        Fact(key=key, event=Event.STARTED, event_at=NOW, vendor_task_id="t1") for key in ("a", "b")
+        Fact(key=key, event=Event.STARTED, event_at=NOW + later, vendor_task_id="t1")
+        for key, later in (("a", timedelta(0)), ("b", timedelta(seconds=54)))
     ]
-    assert {alive(fact).key for fact in facts} == {"alive:t1"}
+    assert {alive(fact).key for fact in facts} == {"alive:t1:2026-01-02T03:04"}
+    an_hour = replace(facts[0], event_at=NOW + timedelta(hours=1))
+    assert alive(an_hour).key == "alive:t1:2026-01-02T04:04"
     assert {alive(fact).event for fact in facts} == {Event.ALIVE}

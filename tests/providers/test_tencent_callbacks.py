@@ -237,7 +237,7 @@ def test_an_agent_that_cannot_hear_or_speak(
 @pytest.mark.parametrize("number", [903, 904, 905, 906, 909])
 def test_a_turn_is_a_sign_of_life_and_nothing_of_it_is_kept(number: int) -> None:
     payload = {"UserId": "u", "Text": SPOKEN, "RoundId": "r", "Status": "session_ready"}
-    expected = fact(number, key="alive:v2_task", event=Event.ALIVE)
+    expected = fact(number, key="alive:v2_task:2026-01-02T03:04", event=Event.ALIVE)
     assert hear(event(number, payload)) == (expected,)
     assert SPOKEN not in repr(expected)
 

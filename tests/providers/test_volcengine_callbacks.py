@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core.fact import Event, Fact
 from orchestrator.providers.base import Forged, Garbled, Heard, Post
-from orchestrator.providers.callbacks import NO_OBJECT, NO_SECRET, OTHER_APP, WRONG_SIGNATURE
+from orchestrator.providers.callbacks import NO_OBJECT, NO_SECRET, OTHER_APP, WRONG_SIGNATURE, alive
 from orchestrator.providers.signing import volcengine_notification_signature
 from orchestrator.providers.volcengine import API_VERSIONS, Volcengine
 from orchestrator.providers.volcengine_callbacks import FAULTS
@@ -90,7 +90,7 @@ def fact(**changes: Any) -> Fact:
 
 
 def sign_of_life(**changes: Any) -> Fact:
-    return fact(key="alive:task-1", event=Event.ALIVE, **changes)
+    return alive(fact(**changes))
 
 
 # --- who says so ---

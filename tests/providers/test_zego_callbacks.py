@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.core.fact import Event, Fact
 from orchestrator.core.model import EndReason
 from orchestrator.providers.base import Forged, Garbled, Heard, Post
-from orchestrator.providers.callbacks import NO_OBJECT, NO_SECRET, OTHER_APP, WRONG_SIGNATURE
+from orchestrator.providers.callbacks import NO_OBJECT, NO_SECRET, OTHER_APP, WRONG_SIGNATURE, alive
 from orchestrator.providers.signing import zego_callback_signature
 from orchestrator.providers.zego import Zego
 from orchestrator.providers.zego_callbacks import DELETED, FAULTS, STALE
@@ -273,7 +273,7 @@ def test_an_exception_that_an_end_follows_says_nothing(code: int) -> None:
     assert hear(envelope("Exception", {"Code": code})) == ()
 
 
-ALIVE = fact("", key=f"alive:{HANDLE}", event=Event.ALIVE)
+ALIVE = alive(fact(""))
 
 
 @pytest.mark.parametrize("code", [1001, 1004, 1, 2207, 2**62])

@@ -143,6 +143,8 @@ COMMENT ON COLUMN vendor_agent.horizon_at IS 'from when on absence is evidence; 
 COMMENT ON COLUMN vendor_agent.hinted_at IS 'when absence was last heard without being evidence';
 COMMENT ON COLUMN vendor_agent.kicked_at IS 'when its user was last removed from the room';
 COMMENT ON COLUMN vendor_agent.seen_at IS 'when a poll last found it';
+COMMENT ON COLUMN vendor_agent.is_hearsay IS 'the handle was told by a post that proves nothing';
+COMMENT ON COLUMN vendor_agent.spent_at IS 'from when on such a handle is of no more use';
 COMMENT ON COLUMN vendor_agent.told_at IS 'when the vendor last told of it by itself';
 COMMENT ON COLUMN vendor_agent.retry_at IS 'not called about again before';
 COMMENT ON COLUMN vendor_agent.attempt IS 'failures in a row of the calls about it';

@@ -219,6 +219,8 @@ CREATE TABLE vendor_agent (
     hinted_at TIMESTAMP WITH TIME ZONE,
     kicked_at TIMESTAMP WITH TIME ZONE,
     seen_at TIMESTAMP WITH TIME ZONE,
+    is_hearsay BOOLEAN DEFAULT false NOT NULL,
+    spent_at TIMESTAMP WITH TIME ZONE,
     told_at TIMESTAMP WITH TIME ZONE,
     retry_at TIMESTAMP WITH TIME ZONE,
     attempt INTEGER DEFAULT 0 NOT NULL,

@@ -226,6 +226,8 @@ CREATE TABLE vendor_agent (
     hinted_at TEXT,
     kicked_at TEXT,
     seen_at TEXT,
+    is_hearsay BOOLEAN DEFAULT 0 NOT NULL,
+    spent_at TEXT,
     told_at TEXT,
     retry_at TEXT,
     attempt INTEGER DEFAULT 0 NOT NULL,
