@@ -30,6 +30,7 @@ from orchestrator.core.model import (
 from tests.simulation.vendors import CAPS, Instance, Request, Vendor
 
 if TYPE_CHECKING:
+    from tests.simulation.orphans import Found
     from tests.simulation.store import Store
 
 ENDINGS = {Verb.STOP, Verb.KICK, Verb.FIND}
@@ -263,8 +264,9 @@ class Checkers:
 
     # --- at the end, after a quiet time
 
-    def converged(self, vendor: Vendor, row: Row | None, task: Task | None, task_id: str) -> None:
+    def converged(self, store: "Store", vendor: Vendor, task_id: str) -> None:
         """P3 and P8: the vendor's world equals the row."""
+        row, task = store.rows.get(task_id), store.tasks.get(task_id)
         looked_after = {agent.id for agent in row.agents} if row is not None else set()
         live = [
             one
@@ -282,7 +284,8 @@ class Checkers:
         elif row.status.retires:
             self._ended(row, task, live, vendor)
         else:
-            self._runs(row, task, live, vendor)
+            is_told = any(store.facts.tells_end(agent) for agent in row.wanted)
+            self._runs(row, task, live, vendor, is_told=is_told)
 
     def _ended(self, row: Row, task: Task, live: list[Instance], vendor: Vendor) -> None:
         status = row.status
@@ -291,11 +294,15 @@ class Checkers:
         if task.running and not self.has_reason(row, task, vendor):
             raise Broken("P8", f"{task.id} wants to run, and ended: {status.end_reason}")
 
-    def _runs(self, row: Row, task: Task, live: list[Instance], vendor: Vendor) -> None:
+    def _runs(
+        self, row: Row, task: Task, live: list[Instance], vendor: Vendor, *, is_told: bool
+    ) -> None:
+        """It runs as its row says, or it died where nobody sees it and of its end was not told."""
         status, can_see = row.status, CAPS[vendor.recovery].poll_proves_absence
         can_see = can_see or any(agent.seen_at is not None for agent in row.wanted)
-        if not can_see and not live and status.phase is Phase.RUNNING:
-            return  # It died where nobody can see it, and of its end was not told.
+        is_unseen = not can_see and not is_told and not live
+        if is_unseen and status.phase is Phase.RUNNING:
+            return
         if not task.running or status.phase is not Phase.RUNNING or len(live) != 1:
             raise Broken("P8", f"{task.id} shows {status.phase}, {len(live)} live")
         (instance,) = live
@@ -323,8 +330,17 @@ class Checkers:
                 if handle in handles and not _is_tasks(store, name, handle):
                     raise Broken("P8", f"{handle} lives, was named, and must not")
         for found in store.orphans.values():
-            if found.stop and found.phase not in {"stopped", "ignored"}:
-                raise Broken("P8", f"orphan {found.id} ({found.handle}) is {found.phase} for ever")
+            self._looked_after(found, store)
+
+    def _looked_after(self, found: "Found", store: "Store") -> None:
+        """P8: no orphan is left that is to be stopped, nor one that can be seen to be gone."""
+        if found.stop and found.phase not in {"stopped", "ignored"}:
+            raise Broken("P8", f"orphan {found.id} ({found.handle}) is {found.phase} for ever")
+        if found.phase != "seen" or found.handle is None:
+            return
+        is_there = any(one.handle == found.handle for one in store.vendors[found.account].live)
+        if not is_there and store.accounts[found.account].caps.poll_proves_absence:
+            raise Broken("P8", f"{found.handle} is reported, and has ended")
 
     def wrote(self, task: Task) -> None:
         """Remember what may end a task by itself."""

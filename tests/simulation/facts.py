@@ -82,6 +82,16 @@ class Facts:
             for key in self.untaken
         )
 
+    def tells_end(self, agent: Agent) -> bool:
+        """Return whether the end of a ledger row's agent was told, and not of an earlier send."""
+        return any(
+            one.fact.event is Event.ENDED
+            and one.account == agent.account
+            and one.fact.vendor_task_id == agent.vendor_task_id
+            and one.fact.event_at >= agent.announced_at
+            for one in self.kept.values()
+        )
+
     def take(self, key: tuple[str, str]) -> None:
         self.kept[key] = replace(self.kept[key], is_taken=True)
         self.untaken.pop(key, None)

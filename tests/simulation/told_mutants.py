@@ -5,13 +5,13 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.core import ending, hearing, incarnation, orphan
-from orchestrator.core.fact import Event, Fact, bears
+from orchestrator.core.fact import Event, Fact, bears, find
 from orchestrator.core.model import Account, Agent, EndReason, Recovery, Row, Step
 from orchestrator.core.replace import replace
 from tests.simulation import facts, orphans
 from tests.simulation.mutants import Mutant
 
-_end, _confirm, _find = hearing._end, hearing._confirm, hearing.find
+_end, _confirm = hearing._end, hearing._confirm
 _V, _T, _Z = (Recovery.SAME_NAME,), (Recovery.FIND,), (Recovery.EVICT,)
 
 
@@ -20,6 +20,10 @@ _V, _T, _Z = (Recovery.SAME_NAME,), (Recovery.FIND,), (Recovery.EVICT,)
 
 def _believe_unsigned(row: Row, agent: Agent, fact: Fact, account: Account, now: datetime) -> Step:
     return _end(row, agent, replace(fact, is_signed=True), account, now)
+
+
+def _not_heard(row: Row, _agent: Agent, _fact: Fact, _account: Account, _now: datetime) -> Step:
+    return Step(row=row)
 
 
 def _always_final(_agent: Agent, _fact: Fact, _account: Account) -> bool:
@@ -53,7 +57,7 @@ def _overwrite(row: Row, fact: Fact, _account: Account) -> tuple[Row, Agent | No
 
 
 def _find_newest(agents: Sequence[Agent], fact: Fact) -> Agent | None:
-    found = _find(agents, fact)
+    found = find(agents, fact)
     nameless = [one for one in agents if bears(one, fact) and one.vendor_task_id is None]
     return found or (nameless[-1] if nameless else None)
 
@@ -78,6 +82,13 @@ def _leave_reported(_store: Any, _status_id: str, _name: str, _now: datetime) ->
 
 
 TOLD_MUTANTS = (
+    Mutant(
+        name="an end that is told is not heard",
+        owner=hearing,
+        attribute="_end",
+        wrong=_not_heard,
+        vendors=_V,
+    ),
     Mutant(
         name="unsigned ends are evidence",
         owner=hearing,

@@ -82,8 +82,7 @@ class World:
             self.steps += 1
             event()
         for user in self.users:
-            row, task = self.store.rows.get(user.task_id), self.store.tasks.get(user.task_id)
-            self.checkers.converged(user.vendor, row, task, user.task_id)
+            self.checkers.converged(self.store, user.vendor, user.task_id)
         self.checkers.nothing_leaks(self.store)
 
     def _calm_down(self) -> None:
