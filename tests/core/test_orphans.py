@@ -113,6 +113,7 @@ JUDGED: list[tuple[str, Sighting, Verdict]] = [
         sighting(fact(name=OURS), age=YOUNG, is_start_open=True),
         Verdict.WAIT,
     ),
+    ("another account's", sighting(fact(name=OURS), is_elsewhere=True), Verdict.SKIP),
     ("an end", sighting(fact(Event.ENDED, name=OURS)), Verdict.SKIP),
     ("an end just now", sighting(fact(Event.ENDED), age=YOUNG), Verdict.WAIT),
     ("it ended later", sighting(fact(name=OURS), ended_at=NOW + S), Verdict.SKIP),

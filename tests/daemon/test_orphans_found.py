@@ -77,8 +77,6 @@ async def test_ours_that_a_callback_names_is_stopped(scene: Scene) -> None:
 async def test_ours_that_was_told_of_when_it_ended_is_no_orphan(sqlite_scene: Scene) -> None:
     scene = sqlite_scene
     scene.settings["callbacks"] = {"listen": "127.0.0.1:0"}
-    for customer in TELLING:
-        scene.account(customer)["call_timeout_ms"] = 500
     agents = await restore(scene, *TELLING)
     async with open_mailbox(scene) as mailbox:
         for agent in agents:

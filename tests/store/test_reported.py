@@ -1,10 +1,12 @@
 """Orphans that are only reported, claimed and settled on a real database; and nets under all."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from orchestrator.core.fact import Fact
 from orchestrator.core.model import Verb
 from orchestrator.core.outcome import Done, Gone
 from orchestrator.store import housekeeping, reported
@@ -13,6 +15,7 @@ from orchestrator.store.engine import now as database_now
 from orchestrator.store.housekeeping import Horizons, Swept
 from tests.store.claiming import OWNER, Daemon, ledger, settled, want
 from tests.store.rows import changes, query, run, update, value
+from tests.store.test_facts import STARTED
 from tests.store.test_orphans import AT, LATER, add_orphan, found, seen, take_up
 from tests.store.test_orphans import take_up_now as write_down
 
@@ -103,7 +106,7 @@ async def test_the_agent_of_a_lost_answer_goes_to_its_task(daemon: Daemon) -> No
 
 @pytest.mark.parametrize(
     "columns",
-    ["account = 'other'", "ended_at = announced_at", "task_id = NULL, orphan_id = 'o9'"],
+    ["ended_at = announced_at", "task_id = NULL, orphan_id = 'o9'"],
 )
 async def test_a_name_that_is_no_open_task_s_is_no_task_s(daemon: Daemon, columns: str) -> None:
     database = daemon.database
@@ -155,22 +158,29 @@ async def test_only_a_stranger_of_whom_enough_is_known_is_stopped(
 # --- seen again
 
 
+TOLD = replace(STARTED, room_id="r1")
+PLACELESS = replace(STARTED, room_id=None)
+IGNORED: list[tuple[str, dict[str, str], Fact, bool]] = [
+    ("with its room", {"room_id": "r1"}, TOLD, True),
+    ("without a room, as before", {}, PLACELESS, True),
+    ("its room is known now", {}, TOLD, False),
+    ("by its name", {}, replace(PLACELESS, vendor_task_id=None, name="h1"), True),
+    ("one that was stopped", {"phase": "stopped", "room_id": "r1"}, TOLD, False),
+    ("another account's", {"account": "b", "room_id": "r1"}, TOLD, False),
+    ("another", {"vendor_task_id": "h2", "room_id": "r1"}, TOLD, False),
+]
+
+
 @pytest.mark.parametrize(
-    ("columns", "is_there"),
-    [
-        ({"phase": "ignored"}, True),
-        ({"phase": "stopped"}, False),
-        ({"phase": "ignored", "account": "b"}, False),
-        ({"phase": "ignored", "vendor_task_id": "h2"}, False),
-    ],
+    ("columns", "told", "is_there"), [case[1:] for case in IGNORED], ids=[c[0] for c in IGNORED]
 )
 async def test_what_is_ignored_is_not_found_anew(
-    database: Database, columns: dict[str, str], *, is_there: bool
+    database: Database, columns: dict[str, str], told: Fact, *, is_there: bool
 ) -> None:
-    given = {"vendor_task_id": "h1", "last_seen_at": "2026-03-01 12:00:00"} | columns
-    await add_orphan(database, "o1", **given)
+    given = {"vendor_task_id": "h1", "phase": "ignored", "last_seen_at": "2026-03-01 12:00:00"}
+    await add_orphan(database, "o1", **(given | columns))
     for at in (LATER, AT):
-        assert await database.write(reported.see_again, "acc", "h1", at) is is_there
+        assert await database.write(reported.see_again, "acc", told, at) is is_there
     later = "SELECT count(*) FROM orphan_task WHERE last_seen_at > '2026-03-01 12:30:00'"
     assert await value(database, later) == is_there
 
