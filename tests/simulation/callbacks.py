@@ -5,7 +5,7 @@ cover the body, somebody else posts as well.
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from orchestrator.core.fact import Event, Fact
@@ -68,10 +68,11 @@ class Poster:
         self.posted += 1
         if event is Event.ENDED and instance.ended_by not in ASKED:
             self.world.checkers.told_end(instance.task_id, reason)
+        event_at = self.world.clock - self.error
         fact = Fact(
-            key=key_of(event, instance.handle, self.posted),
+            key=key_of(event, instance.handle, self.posted, event_at),
             event=event,
-            event_at=self.world.clock - self.error,
+            event_at=event_at,
             position=self.posted if self.vendor.recovery is Recovery.EVICT else 0,
             vendor_task_id=instance.handle,
             name=name_of(self.vendor, instance),
@@ -97,7 +98,7 @@ class Poster:
 
 @dataclass(slots=True, kw_only=True)
 class Forger:
-    """Repeats an old signature that covers no body: tells of agents of ours what is not true."""
+    """Repeats an old signature that covers no body: what it tells of our agents is not true."""
 
     account: str
     vendor: Vendor
@@ -122,24 +123,27 @@ class Forger:
         world, self.posted = self.world, self.posted + 1
         event = world.lots.choice((Event.STARTED, Event.ENDED, Event.ENDED, Event.ALIVE))
         reason = world.lots.choice(DEATHS) if event is Event.ENDED else None
+        handle = f"x{self.posted}" if world.lots.random() < 0.3 else instance.handle
         fact = Fact(
             key=f"forged:{self.posted}",
             event=event,
             event_at=world.clock - world.lots_between(-60, world.lots.choice((1, 300))),
             position=world.lots.choice((0, 1, 10**9)),
-            vendor_task_id=instance.handle,
+            vendor_task_id=handle,
             name=name_of(self.vendor, instance),
             room_id=instance.room,
             end_reason=reason,
         )
-        world.tell(f"forged: {event} of {instance.handle}")
+        world.tell(f"forged: {event} of {handle}")
         world.checkers.told_end(instance.task_id, reason)
         deliver(world, self.account, fact)
 
 
-def key_of(event: Event, handle: str, number: int) -> str:
-    """Return a vendor's key: all signs of life of one agent have the same."""
-    return f"alive:{handle}" if event is Event.ALIVE else f"{handle}:{number}:{event}"
+def key_of(event: Event, handle: str, number: int, event_at: datetime) -> str:
+    """Return a vendor's key: signs of life of one agent have the same for a minute."""
+    if event is Event.ALIVE:
+        return f"alive:{handle}:{event_at:%d %H:%M}"
+    return f"{handle}:{number}:{event}"
 
 
 def name_of(vendor: Vendor, instance: Instance) -> str | None:
