@@ -6,9 +6,9 @@ no send of the name can follow it. Else a stop is sent, and its answer is the ev
 Rule 3: nothing here starts anything, and nothing told makes up for a stop that must be sent.
 """
 
-from collections.abc import Iterable
-from datetime import datetime
-from typing import assert_never
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Final, assert_never
 
 from orchestrator.core.ending import close_on_evidence, end_by_itself
 from orchestrator.core.fact import Event, Fact, bears, find, in_order
@@ -16,6 +16,9 @@ from orchestrator.core.incarnation import adopt, ask_anew
 from orchestrator.core.late import another
 from orchestrator.core.model import Account, Agent, EndReason, Evidence, Row, Step
 from orchestrator.core.replace import replace
+
+CLOCK_NOISE: Final = timedelta(seconds=1)
+"""How far a vendor's time may be off although its clock is known: a `Date` has whole seconds."""
 
 
 def hear(row: Row, facts: Iterable[Fact], account: Account, now: datetime) -> Step:
@@ -48,7 +51,7 @@ def _hear_one(row: Row, fact: Fact, account: Account, now: datetime) -> Step:
 
 def _is_outlived(agent: Agent, fact: Fact, account: Account) -> bool:
     """Return whether a later send of the same name has made what is told a thing of the past."""
-    return account.caps.names_handle and fact.event_at < agent.announced_at
+    return account.caps.names_handle and fact.event_at < agent.announced_at - CLOCK_NOISE
 
 
 # --- whose it is ---
@@ -116,7 +119,23 @@ def _end(row: Row, agent: Agent, fact: Fact, account: Account, now: datetime) ->
         return Step(row=row.replace_agent(replace(agent, hinted_at=now)))
     if not _is_newest(row, agent):
         return Step(row=row)
+    twins = [twin for twin in row.wanted[:-1] if twin.name == agent.name]
+    if twins and end_reason is EndReason.KICKED:
+        return Step(row=_give_way(row, agent, twins, fact))
     return end_by_itself(row, agent, end_reason, now, account)
+
+
+def _give_way(row: Row, agent: Agent, twins: Sequence[Agent], fact: Fact) -> Row:
+    """It was evicted by a start of its own name that came late: that one takes its place.
+
+    It becomes the earlier of the two, and so the one that is asked to end.
+    """
+    earlier = replace(agent, announced_at=twins[0].announced_at - timedelta(microseconds=1))
+    row = replace(row, agents=(*row.unwanted, earlier, *twins))
+    newest = twins[-1]
+    if newest.vendor_task_id is None:
+        return row
+    return adopt(row, newest, newest.vendor_task_id, since=fact.event_at)
 
 
 def _is_final(agent: Agent, fact: Fact, account: Account) -> bool:

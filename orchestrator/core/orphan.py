@@ -109,6 +109,7 @@ def describe(fact: Fact, account: Account, site: str, id_: str, *, ours: bool, s
         stream_id="",
         vendor_task_id=handle,
         is_hearsay=not fact.is_signed and not named and fact.name is not None,
+        told_at=None if fact.event is Event.SEEN else fact.event_at,
         announced_at=fact.event_at,
     )
     if stop:

@@ -7,11 +7,10 @@ the same claims, calls and settles.
 Rule: nothing is called from here.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, assert_never
+from typing import Final, TypeVarTuple, assert_never
 from uuid import uuid4
 
 import anyio
@@ -30,31 +29,24 @@ from orchestrator.core.orphan import (
     judge,
     parked,
 )
-from orchestrator.daemon.book import AccountRuntime, Book
+from orchestrator.daemon.book import Book
 from orchestrator.store import accounts, daemons, fact_reading, orphans, reported
-from orchestrator.store.engine import Connection, Database
+from orchestrator.store.engine import Connection, Database, DatabaseAway
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.fact_reading import Loose
 from orchestrator.store.ledger import ORPHAN
 from orchestrator.store.orphans import Found
 
 LOOK_EVERY_S: Final = 1.0
+PAGE: Final = 64
+"""Facts, and insertions, that are read at a time. Each is judged in a transaction of its own: so
+none holds a lock for longer than a moment, and one that cannot be judged keeps none back."""
 FAILING_MAX: Final = 1_000
 """Failures that are remembered, so as to be told once."""
-BATCH_MAX: Final = 64
-"""Facts, and insertions, that one transaction judges."""
+
+Ts = TypeVarTuple("Ts")
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True, kw_only=True)
-class Judged:
-    """What one transaction did."""
-
-    found: list[Found] = field(default_factory=list)
-    """New orphans, to be told."""
-    changed: int = 0
-    """Facts and insertions that need no second look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,57 +79,76 @@ class Watch:
             await anyio.sleep(LOOK_EVERY_S)
 
     async def _look(self) -> None:
-        while await self.database.read(self._is_any):
-            judged = await self.database.write(self._judge_all)
-            for one in judged.found:
-                log.warning("orphan", orphan_id=one.id, account=one.account, ours=one.ours)
-            if not judged.changed:
+        await self._look_at_facts()
+        for id_ in await self.database.read(orphans.unseen, self.book.names, PAGE):
+            await self._do(id_, self._admit, id_)
+        if await self.database.read(self._is_any_left):
+            await self._do("reported", self._sweep)
+
+    async def _look_at_facts(self) -> None:
+        """Judge what vendors told, page by page: what must wait hides nothing behind it."""
+        after = fact_reading.BEGIN
+        while True:
+            now, found = await self.database.read(self._read_page, after)
+            for loose in found:
+                if self._is_ready(loose, now):
+                    await self._do(loose.fact.key, self._judge, loose.account, loose.fact.key)
+            if len(found) < PAGE:
                 return
-            self.nudge()
+            after = (found[-1].received_at, found[-1].fact.key)
 
-    def _is_any(self, connection: Connection) -> bool:
-        ended_by = self._ended_by(database_now(connection))
-        return (
-            fact_reading.is_any_loose(connection, self.book.names, ended_by)
-            or orphans.is_any_unseen(connection)
-            or (
-                self.book.stops_foreign
-                and reported.is_any_reported(connection, self.book.names, self._named())
-            )
-        )
-
-    def _judge_all(self, connection: Connection) -> Judged:
-        now, judged = database_now(connection), Judged()
-        # Two daemons may have heard of one agent: who comes second must see what the first did.
-        accounts.lock_states(connection, self.book.names)
-        ended_by = self._ended_by(now)
-        for loose in fact_reading.loose(connection, self.book.names, ended_by, BATCH_MAX):
-            with self._alone(connection, loose.fact.key):
-                self._judge(connection, loose, now, judged)
-        for found in orphans.unseen(connection, self.book.names, BATCH_MAX):
-            with self._alone(connection, found.id):
-                self._admit(connection, found, now)
-                judged.changed += 1
-        if self.book.stops_foreign:
-            judged.changed += reported.stop_reported(
-                connection, self.book.names, self._named(), self.daemon_name, BATCH_MAX
-            )
-        elsewhere = daemons.accounts_of_others(connection, self.daemon_id, now)
-        orphans.delay_strange(connection, [*self.book.names, *elsewhere])
-        return judged
-
-    @contextmanager
-    def _alone(self, connection: Connection, what: str) -> Iterator[None]:
-        """Undo what fails, tell it once, and go on: one that cannot be judged keeps none back."""
+    async def _do(self, what: str, work: Callable[[Connection, *Ts], bool], *args: *Ts) -> None:
+        """Do one thing in one transaction. What fails is told once, and tried at the next look."""
         try:
-            with connection.begin_nested():
-                yield
+            done = await self.database.write(work, *args)
+        except DatabaseAway:
+            raise
         except Exception:
             if what not in self._failing:
                 log.exception("orphan_not_judged", what=what)
             if len(self._failing) >= FAILING_MAX:
                 self._failing.clear()
             self._failing.add(what)
+        else:
+            if done:
+                self.nudge()
+
+    # --- what there is to do
+
+    def _read_page(
+        self, connection: Connection, after: fact_reading.Cursor
+    ) -> tuple[datetime, list[Loose]]:
+        now = database_now(connection)
+        page = fact_reading.Page(
+            accounts=self.book.names, ended_by=self._ended_by(now), after=after, most=PAGE
+        )
+        return now, fact_reading.loose(connection, page)
+
+    def _is_ready(self, loose: Loose, now: datetime) -> bool:
+        """Return whether there is anything to write about a fact now."""
+        if loose.owner is not None:
+            return not loose.is_announced
+        return self._verdict(loose, now) is not Verdict.WAIT
+
+    def _is_any_left(self, connection: Connection) -> bool:
+        """Return whether `_sweep` has anything to do."""
+        if orphans.is_any_strange(connection, self.book.names):
+            return True
+        names = self.book.names
+        return self.book.stops_foreign and reported.is_any_reported(
+            connection, names, self._named()
+        )
+
+    def _sweep(self, connection: Connection) -> bool:
+        """Tell of orphans that nobody can stop, and stop foreign ones if that is wanted now."""
+        now = database_now(connection)
+        elsewhere = daemons.accounts_of_others(connection, self.daemon_id, now)
+        orphans.delay_strange(connection, [*self.book.names, *elsewhere])
+        if not self.book.stops_foreign:
+            return False
+        names = self.book.names
+        stopped = reported.stop_reported(connection, names, self._named(), self.daemon_name, PAGE)
+        return stopped > 0
 
     def _ended_by(self, now: datetime) -> datetime:
         """Return when the newest end was told that need not wait for an answer any more."""
@@ -153,12 +164,31 @@ class Watch:
 
     # --- what vendors told
 
-    def _judge(self, connection: Connection, loose: Loose, now: datetime, judged: Judged) -> None:
+    def _judge(self, connection: Connection, account: str, key: str) -> bool:
+        """Judge one fact; return whether there is something to be claimed."""
+        # Two daemons may have heard of one agent: who comes second must see what the first did.
+        accounts.lock_states(connection, [account])
+        loose = fact_reading.lock_loose(connection, account, key, self.book.names)
+        now = database_now(connection)
+        if loose is None:
+            return False
         if loose.owner is not None:
-            if not loose.is_announced:
-                fact_reading.tell(connection, [loose.owner], self.daemon_name)
-                judged.changed += 1
-            return
+            fact_reading.tell(connection, [loose.owner], self.daemon_name)
+            return True
+        match self._verdict(loose, now):
+            case Verdict.WAIT:
+                return False
+            case Verdict.SKIP:
+                pass
+            case (Verdict.OURS | Verdict.FOREIGN) as verdict:
+                self._find(connection, loose, now, verdict)
+            case other:
+                assert_never(other)
+        fact_reading.take(connection, [(account, key)], now)
+        return True
+
+    def _verdict(self, loose: Loose, now: datetime) -> Verdict:
+        runtime = self.book.runtimes[loose.account]
         sighting = Sighting(
             fact=loose.fact,
             age=now - loose.received_at,
@@ -166,36 +196,24 @@ class Watch:
             is_start_open=loose.is_start_open,
             is_elsewhere=loose.is_elsewhere,
         )
-        runtime = self.book.runtimes[loose.account]
-        match judge(sighting, self.owner, runtime.account, runtime.call_timeout):
-            case Verdict.WAIT:
-                return
-            case Verdict.SKIP:
-                pass
-            case (Verdict.OURS | Verdict.FOREIGN) as verdict:
-                found = self._find(connection, loose, runtime, now, verdict)
-                judged.found += [found] if found is not None else []
-            case other:
-                assert_never(other)
-        fact_reading.take(connection, [(loose.account, loose.fact.key)], now)
-        judged.changed += 1
+        return judge(sighting, self.owner, runtime.account, runtime.call_timeout)
 
     def _find(
         self,
         connection: Connection,
         loose: Loose,
-        runtime: AccountRuntime,
         now: datetime,
         verdict: Verdict,
-    ) -> Found | None:
-        """Write down an agent that somebody saw; null if nothing can be done about it."""
+    ) -> None:
+        """Write down an agent that somebody saw, unless it is known that nothing can be done."""
         fact, id_, ours = loose.fact, uuid4().hex, verdict is Verdict.OURS
+        runtime = self.book.runtimes[loose.account]
         stop = ours or (self.book.stops_foreign and not is_to_be_asked(fact, verdict))
         site = runtime.provider.site
         agent = describe(fact, runtime.account, site, ORPHAN + id_, ours=ours, stop=stop)
         seen_at = min(fact.event_at, now)
         if reported.see_again(connection, loose.account, fact, seen_at):
-            return None
+            return
         found = Found(
             id=id_,
             account=loose.account,
@@ -210,20 +228,26 @@ class Watch:
         )
         orphans.insert_found(connection, found)
         self._take_up(connection, found, agent, now)
-        return found
+        log.warning("orphan", orphan_id=id_, account=loose.account, ours=ours)
 
     # --- what people inserted
 
-    def _admit(self, connection: Connection, found: Found, now: datetime) -> None:
+    def _admit(self, connection: Connection, id_: str) -> bool:
+        """Take up one insertion; return whether there is something to be claimed."""
+        found = orphans.lock_unseen(connection, id_)
+        if found is None or found.account not in self.book.runtimes:
+            return False
+        now = database_now(connection)
+        accounts.lock_states(connection, [found.account])
         runtime = self.book.runtimes[found.account]
         one_per_user = runtime.account.caps.one_per_user
         for other in orphans.same_agent(connection, found, one_per_user=one_per_user):
             if other.task_id is not None:
                 orphans.ignore(connection, found.id, orphans.has_task(other.task_id))
-                return
+                return False
             if other.stop:
                 orphans.ignore(connection, found.id, f"SameAs: {other.orphan_id}")
-                return
+                return False
         agent = Agent(
             # Drawn: a row of the same id may have been inserted before, and have ended.
             id=ORPHAN + uuid4().hex,
@@ -240,6 +264,7 @@ class Watch:
             announced_at=now,
         )
         self._take_up(connection, found, fence(agent, runtime.account, now), now)
+        return True
 
     def _take_up(self, connection: Connection, found: Found, agent: Agent, now: datetime) -> None:
         status = attend(agent, ORPHAN + found.id, now, stop=found.stop)

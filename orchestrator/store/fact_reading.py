@@ -4,10 +4,10 @@ What callbacks told is written by `facts`; here it is read and taken. A fact is 
 or the name in it, in the open rows of the ledger.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -20,6 +20,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    tuple_,
     union,
     union_all,
     update,
@@ -185,39 +186,65 @@ class Loose:
     """An open agent of another account bears the name."""
 
 
+_UNTAKEN = select(vendor_fact.c.account, vendor_fact.c.received_at, *_FACT).where(_is_untaken)
 _LOOSE = (
-    select(vendor_fact.c.account, vendor_fact.c.received_at, *_FACT)
-    .where(
-        _is_untaken,
+    _UNTAKEN.where(
         one_of(vendor_fact.c.account, "accounts"),
         # Ends of agents that nobody knows are no orphans. Many may wait, and stand in no way.
         or_(
             vendor_fact.c.event != Event.ENDED.value,
             vendor_fact.c.received_at <= bindparam("ended_by"),
         ),
+        tuple_(vendor_fact.c.received_at, vendor_fact.c.key)
+        > tuple_(
+            bindparam("after_at", type_=vendor_fact.c.received_at.type),
+            bindparam("after_key", type_=vendor_fact.c.key.type),
+        ),
     )
-    .order_by(vendor_fact.c.received_at)
+    .order_by(vendor_fact.c.received_at, vendor_fact.c.key)
     .limit(bindparam("most"))
 )
+_LOCK_LOOSE = lock_rows(
+    _UNTAKEN.where(
+        vendor_fact.c.account == bindparam("account"), vendor_fact.c.key == bindparam("key")
+    ),
+    of=vendor_fact,
+)
+Cursor = tuple[datetime, str]
+"""When a fact was received, and its key: where to go on."""
+BEGIN: Final[Cursor] = (datetime(2, 1, 1, tzinfo=UTC), "")
 
 
-def loose(
-    connection: Connection, accounts: Sequence[str], ended_by: datetime, most: int
-) -> Iterator[Loose]:
-    """Lock up to `most` facts that nobody has taken, and yield them, the oldest first.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Which facts to look at."""
 
-    Ends are left out that were told after `ended_by`. What the ledger knows is read as each is
-    asked for: what was done about the one before counts.
-    """
-    values = {"accounts": list(accounts), "ended_by": ended_by, "most": most}
-    for row in connection.execute(lock_rows(_LOOSE, of=vendor_fact), values).all():
-        yield _explain(connection, row[0], row[1], to_fact(row[2:]), accounts)
+    accounts: Sequence[str]
+    ended_by: datetime
+    """Ends are left out that were told after that."""
+    after: Cursor = BEGIN
+    most: int
 
 
-def is_any_loose(connection: Connection, accounts: Sequence[str], ended_by: datetime) -> bool:
-    """Return whether `loose` would find a fact. Locks nothing."""
-    values = {"accounts": list(accounts), "ended_by": ended_by, "most": 1}
-    return connection.execute(_LOOSE, values).first() is not None
+def loose(connection: Connection, page: Page) -> list[Loose]:
+    """Return facts that nobody has taken, the oldest first. Locks nothing."""
+    values = {
+        "accounts": list(page.accounts),
+        "ended_by": page.ended_by,
+        "after_at": page.after[0],
+        "after_key": page.after[1],
+        "most": page.most,
+    }
+    found = connection.execute(_LOOSE, values).all()
+    return [_explain(connection, row[0], row[1], to_fact(row[2:]), page.accounts) for row in found]
+
+
+def lock_loose(
+    connection: Connection, account: str, key: str, accounts: Sequence[str]
+) -> Loose | None:
+    """Lock a fact and return it; null if somebody has taken it, or is about to."""
+    row = connection.execute(_LOCK_LOOSE, {"account": account, "key": key}).first()
+    return None if row is None else _explain(connection, row[0], row[1], to_fact(row[2:]), accounts)
 
 
 _SPOKEN_OF = union_all(

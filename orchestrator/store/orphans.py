@@ -58,38 +58,41 @@ _COLUMNS = (
     orphan_task.c.ours,
     orphan_task.c.first_seen_at,
 )
-_FOUND: Select[Any] = select(*_COLUMNS)
+_is_unseen = and_(orphan_task.c.phase == "seen", orphan_task.c.action == "stop")
 _UNSEEN = (
-    _FOUND.where(orphan_task.c.phase == "seen", orphan_task.c.action == "stop")
+    select(orphan_task.c.id)
+    .where(_is_unseen, one_of(orphan_task.c.account, "accounts"))
     .order_by(orphan_task.c.first_seen_at)
     .limit(bindparam("most"))
 )
+_LOCK_UNSEEN: Select[Any] = lock_rows(
+    select(*_COLUMNS).where(_is_unseen, orphan_task.c.id == bindparam("id")), of=orphan_task
+)
 
 
-def is_any_unseen(connection: Connection) -> bool:
-    """Return whether somebody inserted an orphan that nobody has taken up. Locks nothing."""
-    return connection.execute(_UNSEEN, {"most": 1}).first() is not None
+def unseen(connection: Connection, accounts: Sequence[str], most: int) -> list[str]:
+    """Return the orphans of these accounts that are to be stopped and that nobody has taken up."""
+    found = connection.execute(_UNSEEN, {"accounts": list(accounts), "most": most})
+    return list(found.scalars())
 
 
-def unseen(connection: Connection, accounts: Sequence[str], most: int) -> list[Found]:
-    """Lock and return orphans of these accounts that are to be stopped and nobody has taken up."""
-    chosen = lock_rows(_UNSEEN.where(one_of(orphan_task.c.account, "accounts")), of=orphan_task)
-    found = connection.execute(chosen, {"accounts": list(accounts), "most": most})
-    return [
-        Found(
-            id=row[0],
-            account=row[1],
-            room_id=row[2],
-            user_id=row[3],
-            agent_user_id=row[4],
-            vendor_task_id=row[5] or None,
-            source=row[6],
-            ours=bool(row[7]),
-            stop=True,
-            first_seen_at=row[8],
-        )
-        for row in found
-    ]
+def lock_unseen(connection: Connection, id_: str) -> Found | None:
+    """Lock an orphan that nobody has taken up, and return it; null if somebody has, or is."""
+    row = connection.execute(_LOCK_UNSEEN, {"id": id_}).first()
+    if row is None:
+        return None
+    return Found(
+        id=row[0],
+        account=row[1],
+        room_id=row[2],
+        user_id=row[3],
+        agent_user_id=row[4],
+        vendor_task_id=row[5] or None,
+        source=row[6],
+        ours=bool(row[7]),
+        stop=True,
+        first_seen_at=row[8],
+    )
 
 
 _OTHERS = (
@@ -208,16 +211,20 @@ def dismiss(connection: Connection, row: Row, reason: str) -> None:
     ignore(connection, row.status.task_id[1:], reason)
 
 
+_is_strange = and_(
+    _is_unseen, orphan_task.c.reason.is_(None), none_of(orphan_task.c.account, "accounts")
+)
+_STRANGE = select(orphan_task.c.id).where(_is_strange).limit(1)
 _DELAY = (
     update(orphan_task)
-    .where(
-        orphan_task.c.phase == "seen",
-        orphan_task.c.action == "stop",
-        orphan_task.c.reason.is_(None),
-        none_of(orphan_task.c.account, "accounts"),
-    )
+    .where(_is_strange)
     .values(reason="UnknownAccount: it is not under [accounts] of any running daemon")
 )
+
+
+def is_any_strange(connection: Connection, accounts: Sequence[str]) -> bool:
+    """Return whether `delay_strange` would find an orphan. Locks nothing."""
+    return connection.execute(_STRANGE, {"accounts": list(accounts)}).first() is not None
 
 
 def delay_strange(connection: Connection, accounts: Sequence[str]) -> None:

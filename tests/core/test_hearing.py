@@ -213,7 +213,7 @@ def test_an_end_before_the_start_was_known() -> None:
     assert step.row.status.retired == 1
 
 
-@pytest.mark.parametrize(("sent_at", "retired"), [(NOW, 1), (NOW + S, 0)])
+@pytest.mark.parametrize(("sent_at", "retired"), [(NOW + S, 1), (NOW + 2 * S, 0)])
 def test_an_end_older_than_the_newest_send_of_its_name(sent_at: object, retired: int) -> None:
     given = row(known(vendor_task_id="a1", announced_at=sent_at))
     told = fact(Event.ENDED, "a1", is_signed=False)
@@ -233,6 +233,23 @@ def test_the_end_of_an_evicted_one_leaves_the_later_alone() -> None:
     assert heard(given, unsigned, at=Z).row.status == given.status
     step = heard(given, fact(Event.ENDED))
     assert ([a.id for a in step.ended], step.row.status.retired) == (["a1"], 0)
+
+
+@pytest.mark.parametrize("handle", [None, "h9"])
+def test_who_was_evicted_by_its_own_late_twin_gives_way(handle: str | None) -> None:
+    twin = unknown(vendor_task_id=handle)
+    evicted = known(
+        id="a2", name="a1", session_name="a2", vendor_task_id="h2", announced_at=NOW + S
+    )
+    told = fact(Event.ENDED, "h2", end_reason=EndReason.KICKED, is_signed=False)
+    step = heard(row(twin, evicted, vendor_task_id="h2"), told, at=Z)
+    assert [agent.id for agent in step.row.agents] == ["a2", "a1"]
+    assert step.row.agents[0].announced_at < step.row.agents[1].announced_at
+    assert step.row.status.retired == 0
+    assert step.row.status.vendor_task_id == (handle or "h2")
+    asked = decide(step.row, account(Z), NOW)
+    assert isinstance(asked, Call)
+    assert (asked.verb, asked.agent and asked.agent.id) == (Verb.STOP, "a2")
 
 
 # --- beginning anew

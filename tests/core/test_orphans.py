@@ -321,7 +321,7 @@ def test_no_answer_of_a_look_retires_it(of: Account, outcome: Done | Gone | Inde
     row = polled(polled(orphan(of, stop=False), Done(), of), outcome, of, NOW + S)
     assert row.status.retired == 0
     assert row.agents
-    later = decide(row, of, NOW + 120 * S)
+    later = decide(row, of, NOW + 1200 * S)
     assert isinstance(later, Call)
     assert later.verb is Verb.POLL
 

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.core.fact import Event, Fact
 from orchestrator.store import fact_reading
 from orchestrator.store.engine import Connection, Database
-from orchestrator.store.fact_reading import Loose
+from orchestrator.store.fact_reading import BEGIN, Cursor, Loose, Page
 from tests.store.rows import changes
 from tests.store.test_facts import AT, STARTED, open_row, receive, told
 from tests.store.test_orphans import found, take_up_now
@@ -57,7 +57,7 @@ async def test_a_fact_that_was_taken_is_not_read_again(database: Database) -> No
     assert [fact.key for _, fact in left["t1"]] == ["k2"]
     await database.write(fact_reading.take, [("acc", "k2")], AT)
     assert await database.read(fact_reading.read, ["t1"]) == {}
-    assert not await database.read(fact_reading.is_any_loose, ["acc"], FAR)
+    assert await keys(database, Looked()) == []
 
 
 async def test_who_learns_a_handle_is_told_of_what_was_parked_under_it(database: Database) -> None:
@@ -77,20 +77,17 @@ class Looked:
     accounts: Sequence[str] = ("acc",)
     ended_by: datetime = FAR
     most: int = 10
-
-
-def _loose(connection: Connection, by: Looked) -> list[Loose]:
-    return list(fact_reading.loose(connection, by.accounts, by.ended_by, by.most))
+    after: Cursor = BEGIN
 
 
 async def loose(database: Database, by: Looked | None = None) -> list[Loose]:
-    return await database.write(_loose, by or Looked())
+    by = by or Looked()
+    page = Page(accounts=by.accounts, ended_by=by.ended_by, after=by.after, most=by.most)
+    return await database.read(fact_reading.loose, page)
 
 
 async def keys(database: Database, by: Looked) -> list[str]:
-    found = await loose(database, by)
-    assert await database.read(fact_reading.is_any_loose, by.accounts, by.ended_by) == bool(found)
-    return [one.fact.key for one in found]
+    return [one.fact.key for one in await loose(database, by)]
 
 
 async def test_what_nobody_has_taken_comes_oldest_first(database: Database) -> None:
@@ -108,6 +105,21 @@ async def test_what_nobody_has_taken_comes_oldest_first(database: Database) -> N
     assert await keys(database, Looked(accounts=[])) == []
 
 
+async def test_pages_of_facts_of_one_moment(database: Database) -> None:
+    await receive(database, told(*(replace(TOLD, key=f"k{n}") for n in range(5))))
+    first = await loose(database, Looked(most=2))
+    cursor = (first[-1].received_at, first[-1].fact.key)
+    assert await keys(database, Looked(after=cursor)) == ["k2", "k3", "k4"]
+
+
+async def test_a_fact_is_judged_once(database: Database) -> None:
+    await receive(database, told(TOLD))
+    found = await database.write(fact_reading.lock_loose, "acc", "k1", ["acc"])
+    assert found == (await loose(database))[0]
+    await database.write(fact_reading.take, [("acc", "k1")], AT)
+    assert await database.write(fact_reading.lock_loose, "acc", "k1", ["acc"]) is None
+
+
 async def test_ends_that_may_have_to_wait_stand_in_no_way(database: Database) -> None:
     ended = replace(TOLD, event=Event.ENDED)
     await receive(database, told(*(replace(ended, key=f"e{n}") for n in range(9))))
@@ -116,6 +128,7 @@ async def test_ends_that_may_have_to_wait_stand_in_no_way(database: Database) ->
     assert len(await keys(database, Looked())) == 10
 
 
+NOTHING = {"owner": None, "ended_at": None, "is_start_open": False, "is_elsewhere": False}
 KNOWN: list[tuple[str, dict[str, str], dict[str, Any]]] = [
     ("nothing", {"vendor_task_id": "h2", "room_id": "r2"}, {}),
     ("its task", {"vendor_task_id": "h1"}, {"owner": "t1"}),
@@ -142,6 +155,25 @@ KNOWN: list[tuple[str, dict[str, str], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(
+    ("columns", "fact", "is_elsewhere"),
+    [
+        ({"account": "b"}, replace(TOLD, name="n1"), True),
+        ({"account": "b", "name": "bot"}, replace(TOLD, name="bot"), True),
+        ({"account": "c", "name": "bot"}, replace(TOLD, name="bot"), False),
+        ({"account": "b", "ended_at": "2026-03-01 12:00"}, replace(TOLD, name="n1"), False),
+        ({"account": "b", "vendor_task_id": "h1"}, TOLD, False),
+    ],
+)
+async def test_a_name_that_another_account_bears_is_found(
+    database: Database, columns: dict[str, str], fact: Fact, *, is_elsewhere: bool
+) -> None:
+    await open_row(database, "n1", **columns)
+    await receive(database, told(fact))
+    (one,) = await loose(database, Looked(accounts=["acc", "b"]))
+    assert (one.is_elsewhere, one.owner) == (is_elsewhere, None)
+
+
+@pytest.mark.parametrize(
     ("columns", "expected"), [case[1:] for case in KNOWN], ids=[case[0] for case in KNOWN]
 )
 async def test_what_the_ledger_knows_of_it_is_said(
@@ -150,7 +182,7 @@ async def test_what_the_ledger_knows_of_it_is_said(
     await open_row(database, "n1", **columns)
     await receive(database, told(TOLD))
     one = (await loose(database))[-1]
-    given = {"owner": None, "ended_at": None, "is_start_open": False} | expected
+    given = NOTHING | expected
     assert {name: getattr(one, name) for name in given} == given
 
 
@@ -167,7 +199,9 @@ async def test_what_was_done_about_one_fact_is_seen_by_the_next(database: Databa
 
     def judge(connection: Connection) -> list[str | None]:
         owners = []
-        for one in fact_reading.loose(connection, ["acc"], FAR, 10):
+        for key in ("k1", "k2"):
+            one = fact_reading.lock_loose(connection, "acc", key, ["acc"])
+            assert one is not None
             owners.append(one.owner)
             if one.owner is None:
                 take_up_now(connection, found())

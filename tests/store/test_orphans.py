@@ -96,13 +96,17 @@ async def test_what_is_to_be_stopped_is_taken_up_in_order(database: Database) ->
     await add_orphan(database, "o3", account="other")
     await add_orphan(database, "o4", source="callback", action="report")
     await add_orphan(database, "o5", phase="ignored")
-    first, second = await database.write(orphans.unseen, ["acc"], 9)
+    assert await database.read(orphans.unseen, ["acc"], 9) == ["o1", "o2"]
+    assert await database.read(orphans.unseen, ["acc"], 1) == ["o1"]
+    first = await database.write(orphans.lock_unseen, "o1")
+    second = await database.write(orphans.lock_unseen, "o2")
+    assert first is not None
+    assert second is not None
     assert (first.id, first.room_id, first.user_id, first.vendor_task_id) == ("o1", "r", "u", None)
     assert (second.id, second.agent_user_id, second.stop, second.ours) == ("o2", "", True, False)
-    assert [one.id for one in await database.write(orphans.unseen, ["acc"], 1)] == ["o1"]
-    assert await database.read(orphans.is_any_unseen)
     await run(database, update("orphan_task", "phase = 'stopped'"))
-    assert not await database.read(orphans.is_any_unseen)
+    assert await database.read(orphans.unseen, ["acc"], 9) == []
+    assert await database.write(orphans.lock_unseen, "o1") is None
 
 
 BY_PLACE: dict[str, Any] = {"vendor_task_id": None, "agent_user_id": "bot"}
@@ -195,12 +199,14 @@ async def test_an_account_that_nobody_has_is_said_once(database: Database) -> No
     await add_orphan(database, "o1", account="gone")
     await add_orphan(database, "o2")
     await add_orphan(database, "o3", account="gone", action="report", source="callback")
+    assert await database.read(orphans.is_any_strange, ["acc"])
     await database.write(orphans.delay_strange, ["acc"])
+    assert not await database.read(orphans.is_any_strange, ["acc"])
     reason = "UnknownAccount: it is not under [accounts] of any running daemon"
     assert await seen(database, "o1", "phase", "reason") == ("seen", reason)
     assert await seen(database, "o2", "reason") == (None,)
     assert await seen(database, "o3", "reason") == (None,)
-    assert [one.id for one in await database.write(orphans.unseen, ["gone"], 9)] == ["o1"]
+    assert await database.read(orphans.unseen, ["gone"], 9) == ["o1"]
 
 
 # --- what stands for it, and what people see
