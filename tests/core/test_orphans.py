@@ -41,7 +41,7 @@ from orchestrator.core.orphan import (
 )
 from orchestrator.core.outcome import Done, Gone, Indefinite
 from orchestrator.core.wishes import absorb
-from tests.core.builders import NOW, S, account, agent, change, in_flight, known, settled
+from tests.core.builders import NOW, S, account, agent, change, in_flight, settled
 
 OWNER = Owner(prefix="orc", mark="abcde")
 OURS = names.compose("orc", "abcde", bytes(16))
@@ -78,9 +78,6 @@ def fact(event: Event = Event.ALIVE, **changes: Any) -> Fact:
 )
 def test_ours_is_prefix_and_mark(name: str, *, has: bool, may_have: bool) -> None:
     assert (OWNER.has(name), OWNER.may_have(name)) == (has, may_have)
-
-
-def test_no_name_is_not_ours() -> None:
     assert not OWNER.has(None)
 
 
@@ -399,7 +396,3 @@ def test_one_without_a_row_of_its_own_would_be_stopped() -> None:
     """Why a deleted report must be dropped before anything is decided (see `daemon.claim`)."""
     row = replace(orphan(FOUND, stop=False), orphan=None)
     assert absorb(row, [], NOW).row.status.retired == 1
-
-
-def test_a_known_agent_of_a_task_is_no_orphan() -> None:
-    assert not Row(status=attend(known(), "t1", NOW, stop=False), task=None).is_reported

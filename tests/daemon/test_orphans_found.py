@@ -68,7 +68,7 @@ async def test_ours_that_a_callback_names_is_stopped(scene: Scene) -> None:
         for customer, agent in zip(TELLING, agents, strict=True):
             row = await wait_orphan(scene, account=customer.name, phase="stopped")
             assert (bool(row["ours"]), row["action"], row["source"]) == (True, "stop", "callback")
-            assert (row["vendor_task_id"], row["room_id"]) == (agent["handle"], agent["room_id"])
+            assert row["vendor_task_id"] == agent["handle"]
             assert (row["stopped_at"], row["request_id"]) == (GIVEN, GIVEN)
     assert await scene.vendors.live() == []
     assert await scene.app.read("SELECT task_id FROM agent_status") == []
