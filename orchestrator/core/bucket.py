@@ -8,7 +8,8 @@ way (jitter), so that no window of one second, as the vendor sees it, holds more
 Slots may be drawn ahead, each by less than a window, and given back in any order. So the log is
 twice as long as L: a slot that is still to come must not push one out that counts until then.
 
-Times are whole microseconds since 1970, by the database's clock.
+Times are whole microseconds since 1970, by the database's clock. If that is set back, slots of
+before lie ahead, and no call would leave until they have passed: see `as_of`.
 """
 
 from collections.abc import Iterable
@@ -19,6 +20,8 @@ GRACE_US = 100_000
 JITTER_US = 150_000
 WINDOW_US = SECOND_US + GRACE_US + JITTER_US
 KEPT_WINDOWS = 2
+AHEAD_MAX_US = 60 * SECOND_US
+"""Nothing is drawn or put off as far ahead as that."""
 
 Slot = int
 
@@ -29,6 +32,12 @@ class Bucket:
 
     limit: int
     slots: tuple[Slot, ...] = ()
+
+    def as_of(self, now: Slot) -> "Bucket":
+        """Return the bucket at `now`: a slot that no clock can have meant counts as used now."""
+        if not self.slots or self.slots[-1] <= now + AHEAD_MAX_US:
+            return self
+        return self._with(*(s if s <= now + AHEAD_MAX_US else now for s in self.slots))
 
     def next_slot(self, since: Slot, kept: int = 0) -> Slot:
         """Return when the first call from `since` on may leave.

@@ -11,10 +11,12 @@ from statistics import median_low
 from typing import Final
 from urllib.parse import urlsplit
 
+from orchestrator.clock import Anchor
 from orchestrator.core.breaker import Breaker
 from orchestrator.core.model import Account
 from orchestrator.core.outcome import Outcome
 from orchestrator.core.replace import replace
+from orchestrator.daemon.timekeeper import Timekeeper
 from orchestrator.providers.base import Provider
 from orchestrator.store.accounts import Standing
 
@@ -64,9 +66,11 @@ class Book:
         self.runtimes: Mapping[str, AccountRuntime] = keys.accounts
         self.secrets = keys.secrets
         self.stops_foreign = keys.stops_foreign
+        self.timekeeper = Timekeeper()
         self._former: dict[str, AccountRuntime] = {}
         self._breakers: dict[str, Breaker] = {}
         self._offsets: dict[str, list[timedelta]] = {}
+        """By host, as if nobody had set the database's clock since this daemon began."""
 
     @property
     def names(self) -> list[str]:
@@ -130,13 +134,17 @@ class Book:
     def note_offset(self, host: str, offset: timedelta) -> None:
         """Remember by how much a vendor's clock is ahead of the database's."""
         kept = self._offsets.setdefault(host, [])
-        kept.append(offset)
+        kept.append(offset + self.timekeeper.set_by)
         del kept[:-OFFSETS_KEPT]
 
     def offset(self, name: str) -> timedelta:
         """Return by how much the vendor's clock is ahead of the database's, as far as is known."""
         kept = self._offsets.get(self.runtime(name).host)
-        return median_low(kept) if kept else timedelta(0)
+        return median_low(kept) - self.timekeeper.set_by if kept else timedelta(0)
+
+    def offset_at(self, name: str, anchor: Anchor) -> timedelta:
+        """Return by how much the vendor's clock is ahead of the database's as it was at a look."""
+        return self.offset(name) + self.timekeeper.set_since(anchor)
 
 
 def _denied_until(standing: Standing) -> datetime | None:

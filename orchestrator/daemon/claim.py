@@ -133,6 +133,7 @@ def claim(
     before_ns = boot_ns()
     now, standings = accounts.read_present(connection)
     anchor = Anchor(then=now, before_ns=before_ns, after_ns=boot_ns())
+    desk.book.timekeeper.keep(connection, anchor)
     rows.restore(connection, wanted.without_status, now)
     found = sorted(
         read(connection, rows.lock(connection, wanted.ids, now), now), key=attrgetter("turn")

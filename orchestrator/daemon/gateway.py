@@ -117,7 +117,7 @@ class Gateway:
     def _command(self, order: CommandOrder) -> Conversation:
         name, command = order.account.name, order.flight.outgoing
         payload, _ = resolve_secrets(command.payload, self.book.secrets)
-        signed_at = order.anchor.not_later(boot_ns()) + self.book.offset(name)
+        signed_at = order.anchor.not_later(boot_ns()) + self.book.offset_at(name, order.anchor)
         stamp = Stamp(signed_at=signed_at, nonce=_nonce)
         agent = order.flight.agent
         outgoing = replace(command, payload=payload)
@@ -135,7 +135,7 @@ class Gateway:
         user. Anything else is signed as of now.
         """
         account, verb = order.account, order.flight.verb
-        offset = self.book.offset(account.name)
+        offset = self.book.offset_at(account.name, order.anchor)
         if verb is Verb.START or (verb is Verb.STOP and account.caps.one_per_user):
             back = account.caps.signature_window - account.send_life
             signed_at = order.flight.announced_at + offset - back

@@ -99,6 +99,7 @@ def claim_lanes(
     before_ns = boot_ns()
     now, standings = accounts.read_present(connection)
     anchor = Anchor(then=now, before_ns=before_ns, after_ns=boot_ns())
+    desk.book.timekeeper.keep(connection, anchor)
     lanes.ensure(connection, {one.key for one in candidates if not one.is_there})
     ids = sorted({one.task_id for one in candidates})
     locked = {held.key: held for held in lanes.lock(connection, ids)}

@@ -16,8 +16,9 @@ import anyio
 import structlog
 
 from orchestrator.clock import boot_ns
-from orchestrator.core.bucket import GRACE_US, Bucket, Slot
-from orchestrator.core.lead import Lead
+from orchestrator.core.bucket import AHEAD_MAX_US, GRACE_US, JITTER_US, WINDOW_US, Bucket, Slot
+from orchestrator.core.lead import LEAD_MAX_US, Lead
+from orchestrator.core.steps import set_by
 from orchestrator.store import pace
 from orchestrator.store.engine import Connection, Database, DatabaseAway, StatementError
 
@@ -27,7 +28,10 @@ SWAPS_MAX: Final = 8
 """Tries against other daemons; with four daemons nobody was seen to need more than four."""
 BACKWARD_DEFAULT: Final = timedelta(seconds=1)
 """How far "too many" moves the slots back where the vendor does not say."""
-
+STEP_NOTICED: Final = timedelta(microseconds=JITTER_US)
+"""A clock that is set ahead by less shortens a window by no more than the way to the vendor may."""
+REST_NS: Final = (WINDOW_US + LEAD_MAX_US + LOOKAHEAD_US) * 1000
+"""After a clock was set ahead, what left just now is long ago by it. After this it truly is."""
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +87,8 @@ class Limiter:
         """Slots in which no call left, to be given back with the next draw."""
         self._counters: defaultdict[tuple[Action, bool], _Counter] = defaultdict(_Counter)
         self._lead = Lead()
+        self._last: _Drawn | None = None
+        self._rests_until_ns = 0
 
     def renew(self, limits: Mapping[Action, int]) -> None:
         """Take the limits of a configuration that was read again."""
@@ -94,7 +100,7 @@ class Limiter:
 
     def opens_ns(self, action: Action, *, keep_half: bool) -> int:
         """Return before when (`boot_ns`) drawing is known to be in vain."""
-        whole_ns = self._closed_until_ns.get((action, False), 0)
+        whole_ns = max(self._rests_until_ns, self._closed_until_ns.get((action, False), 0))
         if not keep_half:
             return whole_ns
         return max(whole_ns, self._closed_until_ns.get((action, True), 0))
@@ -158,6 +164,10 @@ class Limiter:
         return _Order(action=action, limit=limit, count=count, kept=kept, missed=missed, lead=lead)
 
     def _tickets(self, action: Action, drawn: "_Drawn", *, keep_half: bool) -> list[Ticket]:
+        self._watch_clock(drawn)
+        if drawn.after_ns < self._rests_until_ns:
+            self._missed[action].extend(drawn.slots)
+            return []
         if not drawn.slots:
             closed_ns = drawn.closed_us * 1000
             self._closed_until_ns[action, keep_half] = drawn.after_ns + closed_ns
@@ -173,6 +183,13 @@ class Limiter:
             )
             for slot in drawn.slots
         ]
+
+    def _watch_clock(self, drawn: "_Drawn") -> None:
+        """Rest if the database's clock was set ahead since the last draw."""
+        last, self._last = self._last, drawn
+        if last is not None and drawn.is_set_ahead(last):
+            log.warning("pace_rests", message="the database's clock was set ahead")
+            self._rests_until_ns = drawn.after_ns + REST_NS
 
     def release(self, ticket: Ticket) -> None:
         """Give a ticket that no call used back with the next draw of its action: without a wait."""
@@ -228,6 +245,12 @@ class _Drawn:
     closed_us: int
     """How long from `now` on the same draw would come to nothing."""
 
+    def is_set_ahead(self, last: "_Drawn") -> bool:
+        """Return whether the clock was surely set ahead since an earlier draw."""
+        went = timedelta(microseconds=self.now - last.now)
+        passed = timedelta(microseconds=(self.after_ns - last.before_ns) // 1000)
+        return set_by(went, passed, STEP_NOTICED) > timedelta(0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Order:
@@ -254,7 +277,7 @@ def _draw(connection: Connection, order: _Order) -> _Drawn | None:
     bucket, version, now = pace.read(connection, account, name, order.limit)
     after_ns = boot_ns()
     since = now + order.lead
-    had = bucket.give_back(order.missed)
+    had = bucket.as_of(now).give_back(order.missed)
     left, slots = had.draw(since, order.count, until=since + LOOKAHEAD_US, kept=order.kept)
     drawn = _Drawn(
         now=now,
@@ -270,7 +293,9 @@ def _draw(connection: Connection, order: _Order) -> _Drawn | None:
 
 def _swap(connection: Connection, action: Action, limit: int, change: _Change) -> bool:
     bucket, version, now = pace.read(connection, action.account, action.name, limit)
-    return pace.swap(connection, action.account, action.name, version, change(bucket, now))
+    return pace.swap(
+        connection, action.account, action.name, version, change(bucket.as_of(now), now)
+    )
 
 
 def _give_back(slots: tuple[Slot, ...], bucket: Bucket, _: Slot) -> Bucket:
@@ -278,4 +303,4 @@ def _give_back(slots: tuple[Slot, ...], bucket: Bucket, _: Slot) -> Bucket:
 
 
 def _throttle(wait_us: int, bucket: Bucket, now: Slot) -> Bucket:
-    return bucket.throttle(now + wait_us)
+    return bucket.throttle(now + min(wait_us, AHEAD_MAX_US))

@@ -3,11 +3,13 @@
 Rule 1: the fence decides. A status is written only while it has the version and the owner that the
 announce gave it; else another daemon goes on with the row, and only the ledger learns.
 Rule 2: no row lock is waited for. What is locked by others comes again with the next batch.
+Rule 3: an outcome speaks of the clock that its claim has read. If that was set ahead since, it is
+put off by as much, as what the ledger holds was.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from orchestrator.core.action import Flight, Forget
 from orchestrator.core.arrange import arrange
@@ -18,13 +20,14 @@ from orchestrator.core.late import another, is_awaited, learn
 from orchestrator.core.model import Account, Agent, Row, Status, Verb, What
 from orchestrator.core.orphan import Owner
 from orchestrator.core.outcome import Denied, Done, Expired, Gone, Outcome, Settled
+from orchestrator.core.steps import put_off
 from orchestrator.daemon.book import DENIED_RETRY
 from orchestrator.daemon.claim import Order
 from orchestrator.daemon.stranger import account_name
+from orchestrator.daemon.timekeeper import Timekeeper
 from orchestrator.store import accounts, fact_reading, facts, ledger, reported, rows
 from orchestrator.store.draft import Draft
 from orchestrator.store.engine import Connection
-from orchestrator.store.engine import now as database_now
 from orchestrator.store.facts import Told
 from orchestrator.store.rows import Lease
 
@@ -50,6 +53,7 @@ class Settling:
     """How the accounts stand as far as this daemon knows; a claim will look again."""
     denied: frozenset[str]
     """Accounts that the database says are denied."""
+    timekeeper: Timekeeper
     owner: Owner
     """Whose names tell which agents are ours."""
 
@@ -58,7 +62,7 @@ def settle(
     connection: Connection, settling: Settling, batch: Sequence[Settlement]
 ) -> list[Settlement]:
     """Settle what can be settled now; return what others have locked, to be settled later."""
-    now = database_now(connection)
+    now = settling.timekeeper.look(connection)
     ids = [one.order.flight.task_id for one in batch]
     locked = rows.lock_leases(connection, ids)
     there = rows.existing(connection, ids) if len(locked) < len(set(ids)) else set(locked)
@@ -87,6 +91,7 @@ def _holds(lease: Lease | None, settling: Settling, flight: Flight) -> bool:
 
 
 def _settle_one(draft: Draft, settling: Settling, one: Settlement) -> None:
+    one = _by_the_clock(settling.timekeeper, one)
     order = one.order
     step = evolve(order.row, order.flight, one.settled, order.account)
     account = settling.accounts.get(account_name(step.row), order.account)
@@ -98,6 +103,15 @@ def _settle_one(draft: Draft, settling: Settling, one: Settlement) -> None:
     else:
         draft.hold(row)
     _tell(draft, settling, one, row)
+
+
+def _by_the_clock(timekeeper: Timekeeper, one: Settlement) -> Settlement:
+    """Return a settlement by the database's clock as it is now, if that was set ahead."""
+    order, step = one.order, timekeeper.set_since(one.order.anchor)
+    if step <= timedelta(0):
+        return one
+    row, flight, settled = put_off(order.row, order.flight, one.settled, step)
+    return replace(one, order=replace(order, row=row, flight=flight), settled=settled)
 
 
 def _add_late(connection: Connection, settling: Settling, one: Settlement, draft: Draft) -> None:

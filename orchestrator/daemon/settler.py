@@ -143,6 +143,7 @@ class Settler:
             accounts={
                 name: book.account(name, self.standings.get(name), None) for name in book.names
             },
+            timekeeper=book.timekeeper,
             owner=self._desk.owner,
             denied=frozenset(
                 name for name, standing in self.standings.items() if standing.denied_code

@@ -13,7 +13,6 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final, TypeVar
 from uuid import uuid4
 
@@ -22,7 +21,6 @@ import structlog
 from anyio.abc import TaskGroup
 
 from orchestrator import __version__
-from orchestrator.clock import Anchor, boot_ns
 from orchestrator.core.names import RANDOM_LENGTH, compose
 from orchestrator.core.orphan import Owner
 from orchestrator.daemon import callbacks, orphans, recorder, settler
@@ -39,6 +37,7 @@ from orchestrator.daemon.scheduler import Parts, Scheduler
 from orchestrator.daemon.settler import Settler
 from orchestrator.daemon.setup import Setup
 from orchestrator.daemon.tally import Tally
+from orchestrator.daemon.timekeeper import Timekeeper
 from orchestrator.daemon.transport import Transport
 from orchestrator.errors import ConfigError, UsageError
 from orchestrator.store import accounts, daemons, version
@@ -125,12 +124,12 @@ class _Begun:
 
     daemon_id: str
     mark: str
-    anchor: Anchor
+    book: Book
 
 
 async def _begin(setup: Setup) -> _Begun:
     """Register this daemon. Raises UsageError."""
-    before_ns = boot_ns()
+    book = Book(setup.keys)
     one = daemons.Daemon(
         id=str(uuid4()),
         name=setup.name,
@@ -141,18 +140,19 @@ async def _begin(setup: Setup) -> _Begun:
         accounts=sorted(setup.keys.accounts),
     )
     known = frozenset(setup.keys.accounts) | setup.abandoned
-    now, mark = await _until_reachable(lambda: setup.database.write(_register, one, known))
+    mark = await _until_reachable(
+        lambda: setup.database.write(_register, book.timekeeper, one, known)
+    )
     for name in sorted(setup.abandoned):
         log.warning("account_abandoned", account=name)
     log.info("started", daemon=setup.name, accounts=list(one.accounts), version=__version__)
-    anchor = Anchor(then=now, before_ns=before_ns, after_ns=boot_ns())
-    return _Begun(daemon_id=one.id, mark=mark, anchor=anchor)
+    return _Begun(daemon_id=one.id, mark=mark, book=book)
 
 
 def _register(
-    connection: Connection, one: daemons.Daemon, known: frozenset[str]
-) -> tuple[datetime, str]:
-    now = database_now(connection)
+    connection: Connection, timekeeper: Timekeeper, one: daemons.Daemon, known: frozenset[str]
+) -> str:
+    now = timekeeper.look(connection)
     elsewhere = daemons.accounts_of_others(connection, one.id, now)
     lost = sorted(daemons.accounts_with_open_agents(connection) - known - elsewhere)
     if lost:
@@ -165,7 +165,7 @@ def _register(
     accounts.ensure(connection, one.accounts, now)
     if daemons.is_gap(last, now):
         daemons.grant_amnesty(connection, now)
-    return now, daemons.read_mark(connection)
+    return daemons.read_mark(connection)
 
 
 def _renew(connection: Connection, renewed: daemons.Renewed) -> None:
@@ -206,11 +206,11 @@ class _Daemon:
         self.setup = setup
         self.begun = begun
         self.listening = listening
-        self.book = Book(setup.keys)
+        self.book = begun.book
         self.tally = Tally()
         self.tasks_seat, self.lanes_seat = Seat(), Seat()
         self.limiter = Limiter(setup.database, _limits(setup.keys))
-        self.transport = Transport(now=self._now, on_date=self.book.note_offset)
+        self.transport = Transport(now=self.book.timekeeper.now, on_date=self.book.note_offset)
         self.gateway = Gateway(
             transport=self.transport,
             limiter=self.limiter,
@@ -290,9 +290,6 @@ class _Daemon:
             anyio.current_time() + self.setup.shutdown_timeout.total_seconds()
         )
 
-    def _now(self) -> datetime:
-        return self.begun.anchor.not_earlier(boot_ns())
-
     def _nudge(self) -> None:
         self.tasks_seat.nudge()
         self.lanes_seat.nudge()
@@ -303,7 +300,7 @@ class _Daemon:
             daemon_name=self.setup.name,
             nudge=self.tasks_seat.nudge,
         )
-        return callbacks.receive(self.listening, desk, self.book, self._now)
+        return callbacks.receive(self.listening, desk, self.book, self.book.timekeeper.now)
 
     def _lane_settler(self) -> LaneSettler:
         who = LaneSettling(daemon_id=self.begun.daemon_id, daemon_name=self.setup.name)

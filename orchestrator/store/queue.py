@@ -10,7 +10,7 @@ can. So each kind has its own limit, and accounts are left out here and not by t
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -40,8 +40,21 @@ _NOW = bindparam("now", type_=agent_status.c.due_at.type)
 _LIMIT: BindParameter[int] = bindparam("most")
 _POLL_LIMIT: BindParameter[int] = bindparam("most_polls")
 
-is_free = or_(agent_status.c.lease_until.is_(None), agent_status.c.lease_until <= _NOW)
-"""No daemon owns the row, or the one that did has been silent for too long."""
+LEASE_MAX = timedelta(minutes=5)
+"""`leases.ttl_s` is no longer. What ends later was written by a clock that was set back since."""
+_LEASE_LAST = bindparam("lease_last", type_=agent_status.c.due_at.type)
+
+is_free = or_(
+    agent_status.c.lease_until.is_(None),
+    agent_status.c.lease_until <= _NOW,
+    agent_status.c.lease_until > _LEASE_LAST,
+)
+"""No daemon owns the row, or the one that did has been silent for too long. See `free_at`."""
+
+
+def free_at(now: datetime) -> dict[str, datetime]:
+    """Return the values of `is_free`."""
+    return {"now": now, "lease_last": now + LEASE_MAX}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +181,7 @@ def peek(connection: Connection, now: datetime, scope: Scope) -> list[Candidate]
     """
     found: dict[str, Candidate] = {}
     values = {
-        "now": now,
+        **free_at(now),
         "most": scope.most,
         "most_polls": scope.most_polls,
         "without_stop": list(scope.without.get(WorkClass.STOP, ())),
@@ -210,7 +223,7 @@ def peek_parked(connection: Connection, queue: Queue, now: datetime, most: int) 
         "account": queue.account,
         "work_class": queue.work_class.value,
         "verb": queue.verb.value,
-        "now": now,
+        **free_at(now),
         "most": most,
     }
     return list(connection.execute(_PARKED, values).scalars())

@@ -371,6 +371,12 @@ installation: Final = Table(
     optional(
         "amnesty_at", Timestamp(), "end of the daemons' last own gap; heartbeats count from it"
     ),
+    required(
+        "clock_set_ms",
+        BigInt,
+        "by how much this clock was set, ahead less back, as the daemons saw it",
+        ZERO,
+    ),
     check_mark("installation", "mark"),
     Index("ix_installation_is_one_row", func.length(text("mark")), unique=True),
     comment="This database's own mark, one row",

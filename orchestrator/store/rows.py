@@ -31,7 +31,7 @@ from orchestrator.store.codec import (
     to_change,
 )
 from orchestrator.store.engine import dialect_of, lock_rows, one_of, upsert
-from orchestrator.store.queue import is_free
+from orchestrator.store.queue import free_at, is_free
 from orchestrator.store.schema import (
     agent_event,
     agent_status,
@@ -84,7 +84,7 @@ _READ_CHANGES = (
 
 def lock(connection: Connection, ids: Sequence[str], now: datetime) -> list[Sequence[Any]]:
     """Lock the status rows that nobody owns or holds; return them for `codec.to_status`."""
-    return list(connection.execute(_LOCK, {_IDS: ids, "now": now}))
+    return list(connection.execute(_LOCK, {_IDS: ids, **free_at(now)}))
 
 
 def read_statuses(connection: Connection, ids: Sequence[str]) -> list[Sequence[Any]]:

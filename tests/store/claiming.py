@@ -171,6 +171,7 @@ class Daemon:
                 name: self.desk.book.account(name, None, None) for name in self.desk.book.names
             },
             denied=frozenset(denied),
+            timekeeper=self.desk.book.timekeeper,
             owner=OWNER,
         )
         return await self.database.write(settle, settling, settlements)

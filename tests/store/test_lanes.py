@@ -395,7 +395,12 @@ def settling_of(daemon: Daemon) -> Settling:
     book = daemon.desk.book
     accounts = {name: book.account(name, None, None) for name in book.names}
     return Settling(
-        daemon_id="d1", daemon_name="d1", accounts=accounts, denied=frozenset(), owner=OWNER
+        daemon_id="d1",
+        daemon_name="d1",
+        accounts=accounts,
+        denied=frozenset(),
+        timekeeper=book.timekeeper,
+        owner=OWNER,
     )
 
 

@@ -250,3 +250,4 @@ COMMENT ON TABLE installation IS 'This database''s own mark, one row';
 COMMENT ON COLUMN installation.mark IS '5 of a-z 2-7, in every name that this database''s daemons draw';
 COMMENT ON COLUMN installation.created_at IS 'when migrate drew it';
 COMMENT ON COLUMN installation.amnesty_at IS 'end of the daemons'' last own gap; heartbeats count from it';
+COMMENT ON COLUMN installation.clock_set_ms IS 'by how much this clock was set, ahead less back, as the daemons saw it';

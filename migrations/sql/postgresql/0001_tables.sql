@@ -369,6 +369,7 @@ CREATE TABLE installation (
     mark TEXT NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
     amnesty_at TIMESTAMP WITH TIME ZONE,
+    clock_set_ms BIGINT DEFAULT 0 NOT NULL,
     CONSTRAINT pk_installation PRIMARY KEY (mark),
     CONSTRAINT installation_mark_is_mark CHECK (mark ~ '^[a-z2-7]{5}$')
 );

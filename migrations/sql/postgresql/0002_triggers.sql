@@ -194,6 +194,18 @@ FOR EACH ROW WHEN (OLD.state IN ('queued', 'sending')) EXECUTE FUNCTION agent_co
 CREATE TRIGGER agent_command_refuse_truncate BEFORE TRUNCATE ON agent_command
 FOR EACH STATEMENT EXECUTE FUNCTION refuse_truncate();
 
+CREATE FUNCTION orphan_task_check() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    RAISE EXCEPTION 'orphan_task.action: reports are the daemon''s own: insert it without, and the agent is stopped'
+        USING ERRCODE = 'check_violation';
+END
+$$;
+
+CREATE TRIGGER orphan_task_check BEFORE INSERT ON orphan_task
+FOR EACH ROW WHEN (NEW.source = 'operator' AND NEW.action = 'report')
+EXECUTE FUNCTION orphan_task_check();
+
 CREATE FUNCTION orphan_task_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -203,7 +215,7 @@ END
 $$;
 
 CREATE TRIGGER orphan_task_inserted AFTER INSERT ON orphan_task
-FOR EACH ROW WHEN (NEW.source = 'operator' AND NEW.action = 'stop')
+FOR EACH ROW WHEN (NEW.source = 'operator')
 EXECUTE FUNCTION orphan_task_inserted();
 
 CREATE FUNCTION orphan_task_keep() RETURNS trigger

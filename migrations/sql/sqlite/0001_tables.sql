@@ -375,6 +375,7 @@ CREATE TABLE installation (
     mark TEXT NOT NULL,
     created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') NOT NULL,
     amnesty_at TEXT,
+    clock_set_ms INTEGER DEFAULT 0 NOT NULL,
     CONSTRAINT pk_installation PRIMARY KEY (mark),
     CONSTRAINT installation_mark_is_mark CHECK (mark GLOB '[a-z2-7][a-z2-7][a-z2-7][a-z2-7][a-z2-7]')
 );

@@ -240,10 +240,29 @@ BEGIN
     SELECT RAISE(ABORT, 'agent_command cannot change: to take a command back, insert its id into task_change with what = ''cancel_command''');
 END;
 
-CREATE TRIGGER orphan_task_inserted AFTER INSERT ON orphan_task
-WHEN NEW.source = 'operator' AND NEW.action = 'stop'
+CREATE TRIGGER orphan_task_note_replace BEFORE INSERT ON orphan_task
+WHEN EXISTS (SELECT 1 FROM orphan_task WHERE id = NEW.id)
+    OR EXISTS (SELECT 1 FROM replace_guard WHERE table_name = 'orphan_task' AND id = NEW.id)
 BEGIN
-    INSERT INTO task_change (task_id, what, urgent) VALUES ('~' || NEW.id, 'stop', 1);
+    DELETE FROM replace_guard WHERE table_name = 'orphan_task' AND id = NEW.id;
+    INSERT INTO replace_guard (table_name, id)
+    SELECT 'orphan_task', NEW.id WHERE EXISTS (SELECT 1 FROM orphan_task WHERE id = NEW.id);
+END;
+
+CREATE TRIGGER orphan_task_check BEFORE INSERT ON orphan_task
+WHEN NEW.source = 'operator' AND NEW.action = 'report'
+BEGIN
+    SELECT RAISE(ABORT, 'orphan_task.action: reports are the daemon''s own: insert it without, and the agent is stopped');
+END;
+
+CREATE TRIGGER orphan_task_inserted AFTER INSERT ON orphan_task
+BEGIN
+    SELECT RAISE(
+        ABORT, 'INSERT OR REPLACE would forget an agent that is looked after: use ON CONFLICT (id) DO NOTHING'
+    )
+    WHERE EXISTS (SELECT 1 FROM replace_guard WHERE table_name = 'orphan_task' AND id = NEW.id);
+    INSERT INTO task_change (task_id, what, urgent)
+    SELECT '~' || NEW.id, 'stop', 1 WHERE NEW.source = 'operator';
 END;
 
 -- The daemon writes how it goes on; nobody changes what it is about.

@@ -21,6 +21,8 @@ DROP TRIGGER agent_command_check;
 DROP TRIGGER agent_command_inserted;
 DROP TRIGGER agent_command_keep_update;
 DROP TRIGGER agent_command_keep_delete;
+DROP TRIGGER orphan_task_note_replace;
+DROP TRIGGER orphan_task_check;
 DROP TRIGGER orphan_task_inserted;
 DROP TRIGGER orphan_task_keep_update;
 DROP TRIGGER orphan_task_keep_delete;
