@@ -299,7 +299,7 @@ class Callbacks(Table):
 
     listen: Listen | None = None
     """`HOST:PORT` to listen at. Empty: no callbacks; nothing depends on them alone."""
-    max_body_bytes: int = Field(1_048_576, ge=1_024, le=16_777_216)
+    max_body_bytes: int = Field(131_072, ge=1_024, le=1_048_576)
     """Larger posts are answered 413. The vendors' are some kilobytes."""
 
 

@@ -136,5 +136,5 @@ def _ending_phase(row: Row, account: Account) -> Phase:
     """Tell an orderly end from one that can only be waited out: no handle, and none to be had."""
     if account.caps.recovery is not Recovery.EVICT:
         return Phase.STOPPING
-    lost = any(not agent.is_known and agent.hinted_at is not None for agent in row.unwanted)
+    lost = any(not agent.goes_by_handle and agent.hinted_at is not None for agent in row.unwanted)
     return Phase.QUARANTINED if lost else Phase.STOPPING

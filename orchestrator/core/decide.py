@@ -179,14 +179,18 @@ def _watch(row: Row, agent: Agent, account: Account, now: datetime) -> Call | Wa
     return Call(verb=Verb.POLL, agent=agent, work_class=WorkClass.OBSERVE)
 
 
-def _poll_period(agent: Agent, account: Account) -> timedelta:
-    """Return how often to look: seldom where the vendor tells by itself (it may forget to)."""
-    return account.poll if agent.told_at is None else account.poll * TOLD_POLLS
+def _poll_period(row: Row, agent: Agent, account: Account) -> timedelta:
+    """Return how often to look: seldom where the vendor tells by itself (it may forget to).
+
+    What is in trouble is looked at as often as all others: nobody tells that it is well again.
+    """
+    is_calm = agent.told_at is not None and row.status.reason is None
+    return account.poll * TOLD_POLLS if is_calm else account.poll
 
 
 def _poll_due(row: Row, agent: Agent, account: Account) -> datetime:
     since = row.status.polled_at or row.status.started_at or agent.announced_at
-    due = since + backoff.spread(_poll_period(agent, account), agent.id)
+    due = since + backoff.spread(_poll_period(row, agent, account), agent.id)
     for earlier in row.wanted[:-1]:
         if earlier.horizon_at is not None and since < earlier.horizon_at:
             due = min(due, max(earlier.horizon_at, agent.horizon_at or earlier.horizon_at))

@@ -105,7 +105,7 @@ def adopt(row: Row, agent: Agent, handle: str, *, since: datetime) -> Row:
     status = replace(
         row.status,
         vendor_task_id=handle,
-        started_at=since,
+        started_at=max(since, agent.announced_at),
         confirmed_at=None,
         polled_at=None,
         stopped_at=None,

@@ -75,6 +75,8 @@ def another(agent: Agent, handle: str) -> Agent:
         announced_at=agent.announced_at - timedelta(microseconds=1),
         hinted_at=None,
         kicked_at=None,
+        is_hearsay=False,
+        spent_at=None,
         told_at=None,
         retry_at=None,
         attempt=0,

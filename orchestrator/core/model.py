@@ -241,10 +241,9 @@ class Agent:
     seen_at: datetime | None = None
     """When it was last found where a poll looks for it."""
     is_hearsay: bool = False
-    """The handle was told by a post that proves nothing: what becomes of it says nothing of what
-    was started under the name."""
+    """Its handle was told by a post that proves nothing, least of all about its name."""
     spent_at: datetime | None = None
-    """When all had been done that such a handle is good for. From then on it goes by its name."""
+    """From when on such a handle is of no more use: it goes by its name."""
     told_at: datetime | None = None
     """When the vendor last told something of it by itself."""
     retry_at: datetime | None = None
@@ -330,11 +329,10 @@ class Status:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orphan:
-    """A row of `orphan_task`: an agent that runs, or may run, and has no task."""
+    """A row of `orphan_task`: an agent without a task, to be stopped or only watched."""
 
     id: str
     stop: bool
-    """Whether it is to be stopped; else it is only watched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,7 +342,6 @@ class Row:
     status: Status
     task: Task | None
     orphan: Orphan | None = None
-    """Where the row stands for an agent without a task."""
     agents: tuple[Agent, ...] = ()
     """Open ledger rows, oldest first."""
 

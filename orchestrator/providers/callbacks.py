@@ -32,6 +32,7 @@ Fields = Mapping[str, Any]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
+_CENTURY_MS = range(946_684_800_000, 4_102_444_800_000)
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -93,11 +94,13 @@ def moment_at(fields: Fields, name: str) -> datetime | None:
 
 
 def moment(milliseconds: int) -> datetime | None:
-    """Return the instant so many milliseconds after 1970 began; null if no calendar has it."""
-    try:
-        return _EPOCH + timedelta(milliseconds=milliseconds)
-    except OverflowError:
+    """Return the instant so many milliseconds after 1970 began; null outside of this century.
+
+    Not every database and calendar takes what is far away, and no agent of then is alive.
+    """
+    if milliseconds not in _CENTURY_MS:
         return None
+    return _EPOCH + timedelta(milliseconds=milliseconds)
 
 
 def alive(fact: Fact) -> Fact:

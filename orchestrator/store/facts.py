@@ -10,7 +10,7 @@ whoever claims it reads its facts. A fact that fits no open ledger row stays unt
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, select, union_all
@@ -22,6 +22,8 @@ from orchestrator.store.engine import now as database_now
 from orchestrator.store.ledger import ORPHAN
 from orchestrator.store.schema import vendor_agent, vendor_fact
 
+OLDEST: Final = timedelta(days=1)
+"""No vendor tells again for longer than a minute. Who is told of a longer past is told a lie."""
 _SIGNS_OF_LIFE: Final = frozenset({Event.ALIVE, Event.SEEN})
 """What tells nothing of an agent that is known but that it lives."""
 
@@ -42,7 +44,8 @@ def select_news(connection: Connection, told: Sequence[Told]) -> list[Told]:
 def receive(connection: Connection, told: Sequence[Told], actor: str) -> int:
     """Store facts, and make due the rows that the new ones concern; return how many those are.
 
-    A time in the future is cut to the present: nothing told has yet to happen. `actor` stands in
+    A time in the future is cut to the present: nothing told has yet to happen. One of long ago is
+    cut to `OLDEST`. `actor` stands in
     the inbox. Raises StatementError, and whatever else a driver raises about a value that the
     database cannot hold; then nothing is stored.
     """
@@ -172,5 +175,5 @@ def _store(connection: Connection, told: Iterable[Told], now: datetime) -> set[t
 
 def _to_row(account: str, fact: Fact, now: datetime) -> dict[str, Any]:
     row = {name: getattr(fact, name) for name in _FACT_FIELDS}
-    row["event_at"] = min(fact.event_at, now)
+    row["event_at"] = max(now - OLDEST, min(fact.event_at, now))
     return {**row, "account": account, "received_at": now}

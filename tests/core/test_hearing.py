@@ -2,9 +2,10 @@
 
 import pytest
 
-from orchestrator.core.action import Call
+from orchestrator.core.action import Call, Wait
 from orchestrator.core.announce import announce
-from orchestrator.core.decide import decide
+from orchestrator.core.backoff import spread
+from orchestrator.core.decide import TOLD_POLLS, decide
 from orchestrator.core.evolve import evolve
 from orchestrator.core.fact import Event, Fact
 from orchestrator.core.hearing import hear
@@ -301,3 +302,20 @@ def test_what_is_only_watched_is_never_asked_to_end() -> None:
 def test_what_is_only_watched_may_end() -> None:
     step = heard(watched(known()), fact(Event.ENDED))
     assert ([a.evidence for a in step.ended], step.row.status.retired) == ([Evidence.TOLD], 0)
+
+
+# --- lies
+
+
+def test_it_never_ran_before_it_was_announced() -> None:
+    told = fact(Event.STARTED, "h7", name="a1", event_at=NOW - 86_400 * S, is_signed=False)
+    assert heard(row(unknown()), told, at=Z).row.status.started_at == NOW
+
+
+def test_what_is_in_trouble_is_looked_at_as_often_as_others() -> None:
+    told = heard(row(known()), fact(Event.ALIVE)).row
+    failing = heard(row(known()), fact(Event.FAULT, code="30100")).row
+    for given, times in ((told, TOLD_POLLS), (failing, 1)):
+        waits = decide(given, account(T), NOW)
+        assert isinstance(waits, Wait)
+        assert waits.until == NOW + spread(60 * times * S, "a1")
