@@ -14,7 +14,8 @@ from tests.simulation.checkers import Broken
 from tests.simulation.lanes import LaneWorld
 from tests.simulation.lanes import build as build_lanes
 from tests.simulation.lanes_mutants import LANE_MUTANTS, catch_lane
-from tests.simulation.mutants import MUTANTS, Mutant, catch
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.mutation import Mutant, catch
 from tests.simulation.world import World, build
 
 ROWS = 3

@@ -39,6 +39,8 @@ ASKED = {"stop", "kick"}
 """Ends that somebody of ours asked for."""
 BIRTHS_MAX = RESTARTS_MAX + 4
 """How often an agent of one row may be born while nobody wants anything new of it."""
+CLOCK_NOISE = timedelta(seconds=1)
+"""How exactly the vendors' clocks are known."""
 HELD_ONLY_FOR_STARTS = {WaitingFor.PAUSED, WaitingFor.DENIED, WaitingFor.CIRCUIT_OPEN}
 
 
@@ -65,6 +67,8 @@ class Checkers:
     """Ledger rows, and whether their handle was known, that were asked to go since they must."""
     lost: set[str] = field(default_factory=set)
     """Ledger rows of agents that were started in what a restored database does not know."""
+    early: set[str] = field(default_factory=set)
+    """Ledger rows whose horizons a clock that is set ahead brings too early."""
     is_restored: bool = False
     must_go: set[tuple[str, str]] = field(default_factory=set)
     """Accounts and handles of agents without a row that were named to us, and are to be stopped."""
@@ -225,7 +229,7 @@ class Checkers:
                 raise Broken("P2", f"{fact.vendor_task_id} was told of, and is lost")
         if heard.row.status.retired > row.status.retired and by_name:
             ends = [fact.event_at for fact in facts if fact.event is Event.ENDED]
-            if all(at < row.wanted[-1].announced_at for at in ends):
+            if all(at < row.wanted[-1].announced_at - CLOCK_NOISE for at in ends):
                 raise Broken("told", f"{row.wanted[-1].id} was ended by the end of an earlier one")
 
     def restored(self, lost: set[str]) -> None:
@@ -239,12 +243,17 @@ class Checkers:
 
     def hurried(self, store: "Store", now: datetime) -> None:
         """Excuse what a clock that is set forward ends too soon: horizons, and the last second."""
-        self.lost |= {
+        self.early = {
             id_
             for id_, agent in store.ledger.items()
             if agent.ended_at is None and not agent.is_past_horizon(now)
         }
+        self.lost |= self.early
         self.arrivals.clear()
+
+    def noticed(self, store: "Store") -> None:
+        """Excuse nothing any more that a daemon can put off: it saw the clock before and after."""
+        self.lost -= {id_ for id_ in self.early if store.ledger[id_].ended_at is None}
 
     def named(self, store: "Store", account: str, fact: Fact) -> None:
         """Remember which agents without a row were named, if they are to be stopped."""

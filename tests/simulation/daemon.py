@@ -19,6 +19,7 @@ from orchestrator.core import (
     hearing,
     late,
     names,
+    steps,
 )
 from orchestrator.core.action import Call, Flight, Forget, Wait
 from orchestrator.core.fact import Event, Fact
@@ -38,6 +39,7 @@ from tests.simulation import orphans
 from tests.simulation.orphans import CALL_TIMEOUT, MARK, OWNER, PREFIX
 from tests.simulation.process import Process
 from tests.simulation.store import LIMIT
+from tests.simulation.timekeeping import Agreed, keep
 from tests.simulation.vendors import Request
 
 if TYPE_CHECKING:
@@ -74,6 +76,8 @@ class Daemon(Process["World"]):
 
     passes: int = 0
     is_watching: bool = False
+    agreed: Agreed | None = None
+    """What it knows of the database's clock in this life."""
 
     @property
     def hears(self) -> bool:
@@ -83,7 +87,7 @@ class Daemon(Process["World"]):
 
     def begin(self) -> None:
         """Begin a life: look at the rows, and watch for what belongs to none."""
-        self.is_watching = False
+        self.is_watching, self.agreed = False, None
         self.wake(timedelta())
         self.watch()
 
@@ -102,7 +106,7 @@ class Daemon(Process["World"]):
 
     def _judge(self) -> None:
         """Judge what nobody has taken, in one transaction."""
-        world = self.world
+        world, self.agreed = self.world, keep(self.world, self.agreed)
         if orphans.look(world.store, world.clock):
             world.nudge()
         world.strike(self)
@@ -122,6 +126,7 @@ class Daemon(Process["World"]):
     def _look(self) -> None:
         """Claim what is due, what must stop first."""
         world, store = self.world, self.world.store
+        self.agreed = keep(world, self.agreed)
         due = store.due(world.clock)
         for position, (must_stop, task_id) in enumerate(due):
             stops_left = sum(others for others, _ in due[position + 1 :])
@@ -253,6 +258,7 @@ class Daemon(Process["World"]):
 
     def _settle(self, errand: Errand, settled: Settled) -> None:
         """Write the outcome, if nobody has taken the call over; else only what it found."""
+        self.agreed = keep(self.world, self.agreed)
         store, flight = self.world.store, errand.flight
         row, lease = store.rows.get(flight.task_id), store.leases.get(flight.task_id)
         holds = lease is not None and lease[0] == self.name
@@ -285,7 +291,10 @@ class Daemon(Process["World"]):
     def _evolve(self, row: Row, errand: Errand, settled: Settled) -> None:
         store, now, flight = self.world.store, self.world.clock, errand.flight
         row = replace(row, task=store.tasks.get(flight.task_id))
-        account = store.accounts[errand.account.name]
+        account, ahead = store.accounts[errand.account.name], self.world.shift - errand.shift
+        if ahead > steps.NOTICED:
+            # The row was put off where it lies; what the call knows of it was not.
+            _, flight, settled = steps.put_off(row, flight, settled, ahead)
         step = evolve.evolve(row, flight, settled, account)
         del store.leases[flight.task_id]
         store.commit(arrange.arrange(step.row, account, now), step.ended)

@@ -23,7 +23,7 @@ from tests.simulation.checkers import Broken
 from tests.simulation.lanes import build
 from tests.simulation.lanes_checkers import Key
 from tests.simulation.lanes_store import LaneStore
-from tests.simulation.mutants import Mutant, applied
+from tests.simulation.mutation import Mutant, applied
 
 SEEDS = 600
 """Seeds after which a mutant counts as escaped."""

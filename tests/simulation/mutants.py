@@ -1,11 +1,7 @@
-"""Wrong cores, each with one rule left out. A checker that never failed proves nothing.
+"""Wrong cores, each with one rule left out. A checker that never failed proves nothing."""
 
-A mutant replaces one name of a module for as long as it runs; the world is the same as ever.
-"""
-
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -35,48 +31,9 @@ from orchestrator.core.model import (
 )
 from orchestrator.core.outcome import Indefinite, NotSent, Settled
 from tests.simulation import daemon
-from tests.simulation.checkers import Broken
+from tests.simulation.mutation import Mutant
 from tests.simulation.store import Store
-from tests.simulation.world import build
-
-SEEDS = 300
-"""Seeds after which a mutant counts as escaped."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mutant:
-    """A core without one of its rules."""
-
-    name: str
-    owner: Any
-    """The module or class whose attribute is replaced."""
-    attribute: str
-    wrong: Any
-    vendors: tuple[Recovery, ...] = tuple(Recovery)
-
-
-@contextmanager
-def applied(mutant: Mutant) -> Iterator[None]:
-    """Let the wrong rule hold for a while."""
-    right = mutant.owner.__dict__[mutant.attribute]
-    setattr(mutant.owner, mutant.attribute, mutant.wrong)
-    try:
-        yield
-    finally:
-        setattr(mutant.owner, mutant.attribute, right)
-
-
-def catch(mutant: Mutant) -> str | None:
-    """Return which checker catches a mutant, and at which seed; None if none does."""
-    with applied(mutant):
-        for seed in range(SEEDS):
-            kind = mutant.vendors[seed % len(mutant.vendors)]
-            try:
-                build(seed, (kind,) * 3).run()
-            except Broken as broken:
-                return f"{broken.check} at seed {seed}, {kind}"
-    return None
-
+from tests.simulation.told_mutants import TOLD_MUTANTS
 
 # --- the horizon
 
@@ -244,7 +201,7 @@ def _derive_name(_world: Any, task_id: str) -> str:
 
 _V, _T, _Z, _U = (Recovery.SAME_NAME,), (Recovery.FIND,), (Recovery.EVICT,), (Recovery.STOP_FIRST,)
 
-MUTANTS = (
+ROW_MUTANTS = (
     Mutant(name="no horizon at all", owner=Agent, attribute="is_past_horizon", wrong=_always_past),
     Mutant(
         name="horizon without the life of a signature",
@@ -401,3 +358,6 @@ MUTANTS = (
         wrong=bucket.SECOND_US,
     ),
 )
+
+MUTANTS = (*ROW_MUTANTS, *TOLD_MUTANTS)
+"""All of the world of rows."""

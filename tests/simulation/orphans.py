@@ -41,6 +41,12 @@ class Found:
     def status_id(self) -> str:
         return f"~{self.id}"
 
+    def is_same(self, other: "Found") -> bool:
+        """Whether it is the agent that another row is about, by its handle or by its place."""
+        if self.handle is not None or self.account != other.account:
+            return (self.account, self.handle) == (other.account, other.handle)
+        return (self.room, self.name) == (other.room, other.name)
+
 
 def look(store: "Store", now: datetime) -> bool:
     """Judge what is there to be judged; return whether anything came of it."""

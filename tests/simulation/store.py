@@ -5,7 +5,7 @@ It holds what the tables hold, and every method is one transaction.
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from orchestrator.core import announce, late, wishes
 from orchestrator.core.breaker import Breaker
@@ -52,6 +52,8 @@ class Store:
     facts: Facts = field(default_factory=Facts)
     orphans: dict[str, Found] = field(default_factory=dict)
     stops_foreign: bool = False
+    clock_set: timedelta = timedelta()
+    """By how much the clock was set in all, as far as a daemon has noticed."""
     inbox: dict[str, list[Change]] = field(default_factory=lambda: defaultdict(list))
     leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     slots: dict[str, datetime] = field(default_factory=dict)
@@ -219,6 +221,19 @@ class Store:
         in_order = tuple(sorted(agents, key=lambda one: (one.announced_at, one.id)))
         self.rows[task_id] = replace(row, agents=in_order)
 
+    def put_off(self, now: datetime, step: timedelta) -> None:
+        """Put off the horizons that were still to come when the clock was set ahead."""
+        before = now - step
+        for id_, agent in self.ledger.items():
+            if agent.ended_at is not None or agent.horizon_at is None:
+                continue
+            if agent.horizon_at > before >= agent.announced_at:
+                later = replace(agent, horizon_at=agent.horizon_at + step)
+                self.ledger[id_] = later
+                owner = self.owners[id_]
+                if owner in self.rows:
+                    self.rows[owner] = self.rows[owner].replace_agent(later)
+
     # --- what vendors tell
 
     def entries(self, account: str, *, is_open: bool) -> list[Entry]:
@@ -263,6 +278,5 @@ class Store:
         """Write that an orphan is gone, and so is what was only reported under its handle."""
         found = self.orphans[id_] = replace(self.orphans[id_], phase="stopped")
         for other in self.orphans.values():
-            same = (other.account, other.handle) == (found.account, found.handle)
-            if same and other.phase == "seen" and not other.stop:
+            if other.is_same(found) and other.phase == "seen" and not other.stop:
                 self.note(other.status_id, What.ASSUME_GONE, now)

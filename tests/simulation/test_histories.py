@@ -10,7 +10,8 @@ import pytest
 
 from orchestrator.core.model import Recovery
 from tests.simulation.checkers import Broken
-from tests.simulation.mutants import MUTANTS, applied
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.mutation import applied
 from tests.simulation.world import build
 
 BY_NAME = {mutant.name: mutant for mutant in MUTANTS}

@@ -8,7 +8,7 @@ from orchestrator.core.command import Command, CommandState, Kind
 from tests.simulation.checkers import Broken
 from tests.simulation.lanes import LaneWorld, build
 from tests.simulation.lanes_mutants import LANE_MUTANTS, catch_lane
-from tests.simulation.mutants import Mutant
+from tests.simulation.mutation import Mutant
 from tests.simulation.world import BEGIN
 
 SEEDS = 120

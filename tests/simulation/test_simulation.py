@@ -5,7 +5,8 @@ import pytest
 from orchestrator.core.model import Evidence, Recovery
 from tests.simulation.__main__ import world_of
 from tests.simulation.checkers import Broken
-from tests.simulation.mutants import MUTANTS, Mutant, catch
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.mutation import Mutant, catch
 from tests.simulation.world import build
 
 SEEDS = 50
@@ -34,13 +35,20 @@ def test_a_seed_is_one_history() -> None:
     assert first.history == second.history
 
 
-def test_the_histories_meet_every_kind_of_evidence_but_a_persons_word() -> None:
-    met: set[Evidence | None] = set()
-    for seed in range(30):
-        world = build(seed, (Recovery.EVICT,) * 3)
-        world.run()
-        met |= {agent.evidence for agent in world.store.ledger.values()}
-    assert met >= set(Evidence) - {Evidence.ASSUMED}
+def test_the_histories_meet_every_kind_of_evidence_and_of_orphan() -> None:
+    """What never happens proves nothing."""
+    evidence: set[Evidence | None] = set()
+    orphans: set[tuple[str, bool, str]] = set()
+    for kind in (Recovery.EVICT, Recovery.FIND):
+        for seed in range(40):
+            world = build(seed, (kind,) * 3)
+            world.run()
+            evidence |= {agent.evidence for agent in world.store.ledger.values()}
+            found = world.store.orphans.values()
+            orphans |= {(kind.value, one.stop, one.phase) for one in found}
+    assert evidence >= set(Evidence) - {Evidence.ASSUMED}
+    ends = {(True, "stopped"), (True, "ignored"), (False, "seen"), (False, "stopped")}
+    assert orphans >= {(kind, *end) for kind in ("evict", "find") for end in ends}
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

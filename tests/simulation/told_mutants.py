@@ -1,15 +1,16 @@
-"""Wrong cores about what vendors tell by themselves, and about agents without a task."""
+"""Wrong cores about what vendors tell, agents without a task, and clocks that are set."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from orchestrator.core import ending, hearing, incarnation, orphan
-from orchestrator.core.fact import Event, Fact, bears, find
-from orchestrator.core.model import Account, Agent, EndReason, Recovery, Row, Step
+from orchestrator.core import ending, evolve, hearing, incarnation, orphan, steps
+from orchestrator.core.fact import Event, Fact, bears
+from orchestrator.core.model import Account, Agent, EndReason, Evidence, Recovery, Row, Step
+from orchestrator.core.outcome import Settled
 from orchestrator.core.replace import replace
 from tests.simulation import facts, orphans
-from tests.simulation.mutants import Mutant
+from tests.simulation.mutation import Mutant
 
 _end, _confirm = hearing._end, hearing._confirm
 _V, _T, _Z = (Recovery.SAME_NAME,), (Recovery.FIND,), (Recovery.EVICT,)
@@ -56,12 +57,6 @@ def _overwrite(row: Row, fact: Fact, _account: Account) -> tuple[Row, Agent | No
     return row.replace_agent(agent), agent
 
 
-def _find_newest(agents: Sequence[Agent], fact: Fact) -> Agent | None:
-    found = find(agents, fact)
-    nameless = [one for one in agents if bears(one, fact) and one.vendor_task_id is None]
-    return found or (nameless[-1] if nameless else None)
-
-
 def _never_past(_fact: Fact, _agents: Sequence[Agent], _past: Any) -> bool:
     return False
 
@@ -75,6 +70,18 @@ def _has_any(_owner: orphan.Owner, _name: str | None) -> bool:
 
 def _never_asked(_fact: Fact, _verdict: orphan.Verdict) -> bool:
     return False
+
+
+def _never_set(_went: timedelta, _passed: timedelta, _noticed: timedelta) -> timedelta:
+    return timedelta(0)
+
+
+def _believe_handle(
+    row: Row, agent: Agent, evidence: Evidence, settled: Settled, account: Account
+) -> Step:
+    """What becomes of a handle that anybody may have made up stands for what bears the name."""
+    at = settled.answered_at
+    return ending.close_on_evidence(row, agent, evidence, at, account)
 
 
 def _leave_reported(_store: Any, _status_id: str, _name: str, _now: datetime) -> None:
@@ -125,13 +132,6 @@ TOLD_MUTANTS = (
         vendors=_Z,
     ),
     Mutant(
-        name="a handle under a name of several goes to the newest",
-        owner=hearing,
-        attribute="find",
-        wrong=_find_newest,
-        vendors=_Z,
-    ),
-    Mutant(
         name="the handle of one that ended goes to another of its name",
         owner=facts,
         attribute="is_past",
@@ -172,5 +172,18 @@ TOLD_MUTANTS = (
         attribute="RESTARTS_MAX",
         wrong=10**6,
         vendors=_T + _Z,
+    ),
+    Mutant(
+        name="a handle that anybody may have made up stands for its name",
+        owner=evolve,
+        attribute="_end_handle",
+        wrong=_believe_handle,
+        vendors=_Z,
+    ),
+    Mutant(
+        name="a clock that is set ahead puts nothing off",
+        owner=steps,
+        attribute="set_by",
+        wrong=_never_set,
     ),
 )
