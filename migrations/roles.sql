@@ -37,8 +37,11 @@ TO orchestrator_app, orchestrator_operator;
 
 GRANT INSERT (task_id, what) ON task_change TO orchestrator_app, orchestrator_operator;
 
--- An operator also turns the switches, and may say that an agent is gone.
+-- An operator also turns the switches, may say that an agent is gone, and may take an orphan back;
+-- a trigger keeps what is being stopped.
 GRANT INSERT, UPDATE, DELETE ON account_control TO orchestrator_operator;
+
+GRANT DELETE ON orphan_task TO orchestrator_operator;
 
 -- The daemon writes all but the application's rows: those it deletes when they have ended long ago.
 GRANT INSERT, UPDATE, DELETE ON

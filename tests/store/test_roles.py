@@ -17,6 +17,7 @@ ROLES = files("migrations").joinpath("roles.sql").read_text(encoding="utf-8")
 OWNER = "INSERT INTO task_owner (name, heartbeat_timeout_s) VALUES ('o', 5)"
 CONTROL = "INSERT INTO account_control (account, paused) VALUES ('acc', true)"
 ORPHAN = "INSERT INTO orphan_task (account, vendor_task_id) VALUES ('acc', 'V1')"
+WITHDRAW = "DELETE FROM orphan_task"
 CANCEL = "INSERT INTO task_change (task_id, what) VALUES ('c1', 'cancel_command')"
 ASSUME = "INSERT INTO task_change (task_id, what) VALUES ('t1', 'assume_gone')"
 FORGED = "INSERT INTO task_change (task_id, what) VALUES ('t1', 'ledger')"
@@ -31,9 +32,9 @@ LOOK = "SELECT * FROM task_explain, installation, task_change"
 TABLE = "CREATE TABLE more (x int)"
 
 APP = {OWNER, ORPHAN, CANCEL, STOP, DELETE, LOOK, COMMAND}
-OPERATOR = APP | {CONTROL, ASSUME}
+OPERATOR = APP | {CONTROL, ASSUME, WITHDRAW}
 DAEMON = {ORPHAN, CANCEL, ASSUME, FORGED, ACTOR, STATUS, SETTLE, LEDGER, TAKE, DELETE, LOOK}
-DAEMON |= {CONTROL, COMMAND}
+DAEMON |= {CONTROL, COMMAND, WITHDRAW}
 EVERYTHING = OPERATOR | DAEMON | {TABLE}
 ALLOWED = {
     "orchestrator_app": APP,
