@@ -17,6 +17,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     insert,
+    literal_column,
     or_,
     select,
     tuple_,
@@ -160,6 +161,10 @@ def _swept(keys: Sequence[str], mended: Sequence[str]) -> Swept:
 # --- what is forgotten ---
 
 
+_IGNORED = orphan_task.c.phase == literal_column("'ignored'")
+"""As its index has it: these have no end, and are forgotten once they are heard of no more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Horizons:
     """Before when things are forgotten; null: never."""
@@ -180,6 +185,9 @@ def prune(connection: Connection, before: Horizons) -> int:
     # The horizon of an ended ledger row is long past: nothing ends before its own.
     gone += _prune(connection, vendor_agent, vendor_agent.c.ended_at < before.ended)
     gone += _prune(connection, orphan_task, orphan_task.c.stopped_at < before.ended)
+    gone += _prune(
+        connection, orphan_task, and_(_IGNORED, orphan_task.c.last_seen_at < before.ended)
+    )
     return gone + _prune_tasks(connection, before.ended)
 
 

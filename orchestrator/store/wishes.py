@@ -218,6 +218,12 @@ orphan_task: Final = Table(
         sqlite_where=text("stopped_at IS NOT NULL"),
     ),
     Index(
+        "ix_orphan_task_ignored",
+        "last_seen_at",
+        postgresql_where=text("phase = 'ignored'"),
+        sqlite_where=text("phase = 'ignored'"),
+    ),
+    Index(
         "ix_orphan_task_unseen",
         "first_seen_at",
         postgresql_where=text("phase = 'seen' AND action = 'stop'"),

@@ -1,10 +1,12 @@
-"""Orphans in the database: what a review found that people, age and a lost status can do to them."""
+"""Orphans in the database: what people, age and the loss of a status can do to them."""
 
 import pytest
 
+from orchestrator.store import housekeeping
 from orchestrator.store.engine import Database, StatementError, open_database
-from tests.store.rows import changes, insert, run
-from tests.store.test_orphans import add_orphan, found, seen, take_up
+from orchestrator.store.housekeeping import Horizons
+from tests.store.rows import changes, insert, query, run
+from tests.store.test_orphans import AT, add_orphan, found, seen, take_up
 
 pytestmark = pytest.mark.anyio
 
@@ -40,3 +42,20 @@ async def test_nobody_reports_an_orphan_but_the_daemon(database: Database) -> No
         await add_orphan(database, "o1", action="report")
     await add_orphan(database, "o1", action="report", source="callback")
     assert await changes(database) == []
+
+
+# --- what is forgotten
+
+
+@pytest.mark.parametrize("forever", [True, False])
+async def test_what_is_ignored_is_forgotten_when_nobody_has_seen_it_for_long(
+    database: Database, *, forever: bool
+) -> None:
+    for id_, at in (("old", "2020-01-01 00:00"), ("young", "2099-01-01 00:00")):
+        await add_orphan(database, id_, phase="ignored", last_seen_at=at)
+    await add_orphan(database, "open", last_seen_at="2020-01-01 00:00")
+    ended = None if forever else AT
+    before = Horizons(events=AT, commands=AT, ended=ended)
+    assert await database.write(housekeeping.prune, before) == (0 if forever else 1)
+    left = await query(database, "SELECT id FROM orphan_task ORDER BY id")
+    assert left == [("old",)] * forever + [("open",), ("young",)]

@@ -176,6 +176,17 @@ async def test_an_orphan_leaks_until_it_is_stopped(task: Database) -> None:
     assert leaked["o2"] > 86_400 * 365
 
 
+async def test_what_is_ignored_leaks_nothing_that_is_known(task: Database) -> None:
+    old = "'2020-01-01 00:00'"
+    await run(
+        task,
+        insert_row("orphan_task", id="'o1'", account="'a'", first_seen_at=old, phase="'ignored'"),
+        insert_row("orphan_task", id="'o2'", account="'a'"),
+    )
+    rows = await query(task, "SELECT id, leaked_s IS NULL FROM orphan_overview")
+    assert [(id_, bool(is_null)) for id_, is_null in rows] == [("o2", False), ("o1", True)]
+
+
 def write_minutes(connection: Connection, rows: list[dict[str, object]]) -> None:
     connection.execute(insert(call_minute), rows)
 

@@ -122,6 +122,7 @@ CREATE TABLE orphan_task (
 );
 
 CREATE INDEX ix_orphan_task_account_vendor_task_id ON orphan_task (account, vendor_task_id);
+CREATE INDEX ix_orphan_task_ignored ON orphan_task (last_seen_at) WHERE phase = 'ignored';
 CREATE INDEX ix_orphan_task_stopped_at ON orphan_task (stopped_at) WHERE stopped_at IS NOT NULL;
 CREATE INDEX ix_orphan_task_unseen ON orphan_task (first_seen_at) WHERE phase = 'seen' AND action = 'stop';
 

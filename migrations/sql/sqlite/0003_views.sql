@@ -108,14 +108,18 @@ LEFT JOIN agent_task AS t ON t.id = e.task_id
 WHERE e.task_id IS NOT NULL
 ORDER BY e.task_id, e.id;
 
--- What runs and has no task, with the seconds that it has leaked so far.
+-- What runs and has no task, with the seconds that it has leaked so far: null for what is ignored,
+-- since that is an agent that stands elsewhere, or of which nobody knows enough.
 CREATE VIEW orphan_overview AS
 SELECT
     o.id, o.account, o.room_id, o.user_id, o.agent_user_id, o.vendor_task_id, o.source, o.ours,
     o.action, o.phase, o.first_seen_at, o.last_seen_at, o.stopped_at, o.reason, o.request_id,
-    CAST(strftime('%s', coalesce(o.stopped_at, strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')) AS INTEGER) - CAST(strftime('%s', o.first_seen_at) AS INTEGER) AS leaked_s
+    CASE
+        WHEN o.phase <> 'ignored'
+        THEN CAST(strftime('%s', coalesce(o.stopped_at, strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')) AS INTEGER) - CAST(strftime('%s', o.first_seen_at) AS INTEGER)
+    END AS leaked_s
 FROM orphan_task AS o
-ORDER BY o.stopped_at IS NOT NULL, o.first_seen_at;
+ORDER BY o.stopped_at IS NOT NULL OR o.phase = 'ignored', o.first_seen_at;
 
 -- One sentence for each command: what became of it, or why it is not sent yet. A lane waits as a
 -- whole, so all of its commands have the same `waiting_for`: a pause that was decided (`agent`,
