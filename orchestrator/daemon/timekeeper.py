@@ -41,6 +41,8 @@ class Timekeeper:
     def __init__(self) -> None:
         self._last: Anchor | None = None
         self._agreed: _Agreed | None = None
+        self._is_written = False
+        """Whether it has recorded a step since, in a transaction of which it has not heard."""
         self.set_by = timedelta(0)
         """By how much the clock was set since this daemon began, ahead less back."""
 
@@ -69,21 +71,26 @@ class Timekeeper:
         self._note(anchor)
         agreed = self._agreed
         if agreed is None:
-            self._agreed = _Agreed(anchor=anchor, recorded=steps.read(connection))
+            self._agree(anchor, steps.read(connection))
             return
         step = _step(agreed.anchor, anchor)
-        if not step:
-            self._agreed = _Agreed(anchor=anchor, recorded=agreed.recorded)
+        if not step and not self._is_written:
+            self._agree(anchor, agreed.recorded)
             return
         recorded = steps.lock(connection)
         left = step - (recorded - agreed.recorded)
         if abs(left) <= NOTICED:
             # Another daemon was first, or this one, in a transaction that is seen to have held.
-            self._agreed = _Agreed(anchor=anchor, recorded=recorded)
+            self._agree(anchor, recorded)
             return
+        self._is_written = True
         steps.record(connection, recorded + left)
         if left > timedelta(0):
             steps.put_off_horizons(connection, anchor.then, left)
+
+    def _agree(self, anchor: Anchor, recorded: timedelta) -> None:
+        self._agreed = _Agreed(anchor=anchor, recorded=recorded)
+        self._is_written = False
 
     def _note(self, anchor: Anchor) -> None:
         step = timedelta(0) if self._last is None else _step(self._last, anchor)
