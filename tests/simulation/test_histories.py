@@ -19,27 +19,45 @@ BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
 HISTORIES = [
     pytest.param(
         "a settle overwrites a handle",
-        46,
+        0,
         Recovery.EVICT,
         id="a look finds nothing while the create's late reply writes its handle",
     ),
     pytest.param(
         "an unread stop by room and user has no horizon",
-        29,
+        55,
         Recovery.STOP_FIRST,
         id="a stop that nobody answered arrives when the next agent runs",
     ),
     pytest.param(
         "a hint of a former life holds a stop back",
-        187,
+        3,
         Recovery.EVICT,
-        id="a look for a wanted agent found nothing, and its stop waited for the horizon",
+        id="what was answered to another need holds a stop back to the horizon",
     ),
     pytest.param(
         "a failed re-send erases the first send",
         0,
         Recovery.SAME_NAME,
         id="the first send takes effect after the second was refused",
+    ),
+    pytest.param(
+        "the handle of one that ended goes to another of its name",
+        211,
+        Recovery.EVICT,
+        id="a word about the second try comes late, and only the first is left to hear it",
+    ),
+    pytest.param(
+        "a handle that anybody may have made up stands for its name",
+        36,
+        Recovery.EVICT,
+        id="somebody makes up a handle for a start whose answer was lost",
+    ),
+    pytest.param(
+        "a clock that is set ahead puts nothing off",
+        103,
+        Recovery.FIND,
+        id="a clock is set ahead while a start is on its way, and its horizon comes too soon",
     ),
 ]
 
