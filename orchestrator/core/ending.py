@@ -41,7 +41,7 @@ def close_on_evidence(
     `end_reason` is for that case; what was asked to end has its reason already.
     """
     was_wanted = agent.incarnation > row.status.retired
-    step = _bill(row, agent, at).close(agent, evidence, at)
+    step = bill(row, agent, at).close(agent, evidence, at)
     if not (was_wanted and agent.is_known) or step.row.wanted:
         return step
     after = end_by_itself(step.row, agent, end_reason, at, account)
@@ -78,7 +78,7 @@ def _say(row: Row, reason: str, message: str) -> Row:
     return replace(row, status=replace(row.status, reason=reason, message=message))
 
 
-def _bill(row: Row, agent: Agent, at: datetime) -> Row:
+def bill(row: Row, agent: Agent, at: datetime) -> Row:
     """Add the seconds it ran at the vendor."""
     status = row.status
     if status.started_at is None or agent.vendor_task_id != status.vendor_task_id:

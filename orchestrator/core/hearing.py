@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
-from orchestrator.core.ending import close_on_evidence, end_by_itself
+from orchestrator.core.ending import bill, close_on_evidence, end_by_itself
 from orchestrator.core.fact import Event, Fact, bears, find, in_order
 from orchestrator.core.incarnation import adopt, ask_anew
 from orchestrator.core.late import another
@@ -135,6 +135,7 @@ def _give_way(row: Row, agent: Agent, twins: Sequence[Agent], fact: Fact) -> Row
     newest = twins[-1]
     if newest.vendor_task_id is None:
         return row
+    row = bill(row, earlier, fact.event_at)
     return adopt(row, newest, newest.vendor_task_id, since=fact.event_at)
 
 

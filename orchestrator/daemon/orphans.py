@@ -41,6 +41,8 @@ LOOK_EVERY_S: Final = 1.0
 PAGE: Final = 64
 """Facts, and insertions, that are read at a time. Each is judged in a transaction of its own: so
 none holds a lock for longer than a moment, and one that cannot be judged keeps none back."""
+PAGES_MAX: Final = 4
+"""Of facts, in one look; the next goes on behind them. What waits costs little, however much."""
 FAILING_MAX: Final = 1_000
 """Failures that are remembered, so as to be told once."""
 
@@ -49,7 +51,7 @@ Ts = TypeVarTuple("Ts")
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Watch:
     """Runs beside the scheduler."""
 
@@ -60,6 +62,8 @@ class Watch:
     daemon_name: str
     nudge: Callable[[], None]
     """Told when there is something to be claimed."""
+    _after: fact_reading.Cursor = field(default=fact_reading.BEGIN, init=False)
+    """Up to where facts have been looked at."""
     _failing: set[str] = field(default_factory=set, init=False)
     """What could not be judged, and has been told."""
 
@@ -87,15 +91,15 @@ class Watch:
 
     async def _look_at_facts(self) -> None:
         """Judge what vendors told, page by page: what must wait hides nothing behind it."""
-        after = fact_reading.BEGIN
-        while True:
-            now, found = await self.database.read(self._read_page, after)
+        for _ in range(PAGES_MAX):
+            now, found = await self.database.read(self._read_page, self._after)
             for loose in found:
                 if self._is_ready(loose, now):
                     await self._do(loose.fact.key, self._judge, loose.account, loose.fact.key)
             if len(found) < PAGE:
+                self._after = fact_reading.BEGIN
                 return
-            after = (found[-1].received_at, found[-1].fact.key)
+            self._after = (found[-1].received_at, found[-1].fact.key)
 
     async def _do(self, what: str, work: Callable[[Connection, *Ts], bool], *args: *Ts) -> None:
         """Do one thing in one transaction. What fails is told once, and tried at the next look."""
@@ -179,13 +183,14 @@ class Watch:
             case Verdict.WAIT:
                 return False
             case Verdict.SKIP:
-                pass
+                fact_reading.take(connection, [(account, key)], now)
+                return False
             case (Verdict.OURS | Verdict.FOREIGN) as verdict:
                 self._find(connection, loose, now, verdict)
+                fact_reading.take(connection, [(account, key)], now)
+                return True
             case other:
                 assert_never(other)
-        fact_reading.take(connection, [(account, key)], now)
-        return True
 
     def _verdict(self, loose: Loose, now: datetime) -> Verdict:
         runtime = self.book.runtimes[loose.account]

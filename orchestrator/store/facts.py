@@ -76,6 +76,8 @@ class _Ledger:
 
     by_handle: Mapping[tuple[str, str], set[str]]
     by_name: Mapping[tuple[str, str], set[str]]
+    account_of: Mapping[str, str]
+    """Whose each name of ours is. Two accounts may be one application at the vendor."""
 
     def owners(self, account: str, fact: Fact) -> set[str]:
         """Return the rows that may be concerned; which agent it is, a claim decides."""
@@ -86,14 +88,17 @@ class _Ledger:
     def knows(self, account: str, fact: Fact) -> bool:
         """Return whether the agent is one that nothing could be learnt about but that it lives.
 
-        A handle that fits only by its name is news: that of a start whose answer was lost.
+        A handle that fits only by its name is news: that of a start whose answer was lost. What
+        another account is told of an agent is none: that account's is the one that looks after it.
         """
+        if self.account_of.get(fact.name or "", account) != account:
+            return True
         if fact.vendor_task_id is not None:
             return (account, fact.vendor_task_id) in self.by_handle
         return (account, fact.name or "") in self.by_name
 
 
-def _open_rows(column: ColumnElement[Any], listed: str) -> Select[Any]:
+def _open_rows(column: ColumnElement[Any], listed: str, *among: ColumnElement[bool]) -> Select[Any]:
     return select(
         vendor_agent.c.account,
         vendor_agent.c.vendor_task_id,
@@ -102,17 +107,20 @@ def _open_rows(column: ColumnElement[Any], listed: str) -> Select[Any]:
         vendor_agent.c.task_id,
         vendor_agent.c.orphan_id,
     ).where(
-        one_of(vendor_agent.c.account, "accounts"),
         one_of(column, listed),
         vendor_agent.c.ended_at.is_(None),
+        *among,
     )
+
+
+_of_account = one_of(vendor_agent.c.account, "accounts")
 
 
 # One SELECT for each index: with OR between the columns SQLite would read the whole ledger.
 _FIND = union_all(
-    _open_rows(vendor_agent.c.vendor_task_id, "handles"),
-    _open_rows(vendor_agent.c.name, "names"),
-    # The id of a ledger row is the name of its session.
+    _open_rows(vendor_agent.c.vendor_task_id, "handles", _of_account),
+    _open_rows(vendor_agent.c.name, "names", _of_account),
+    # The id of a ledger row is the name of its session, and no two have the same.
     _open_rows(vendor_agent.c.id, "names"),
 )
 
@@ -125,12 +133,14 @@ def _read_ledger(connection: Connection, told: Iterable[Told]) -> _Ledger:
         names.update(fact.name for fact in one.facts if fact.name)
     wanted = {"accounts": list(accounts), "handles": list(handles), "names": list(names)}
     by_handle, by_name = defaultdict[Any, set[str]](set), defaultdict[Any, set[str]](set)
+    account_of: dict[str, str] = {}
     for account, handle, name, id_, task_id, orphan_id in connection.execute(_FIND, wanted):
         owner = task_id if task_id is not None else f"{ORPHAN}{orphan_id}"
         by_handle[account, handle].add(owner)
         by_name[account, name].add(owner)
         by_name[account, id_].add(owner)
-    return _Ledger(by_handle, by_name)
+        account_of[id_] = account
+    return _Ledger(by_handle, by_name, account_of)
 
 
 def _without_known(told: Iterable[Told], ledger: _Ledger) -> list[Told]:

@@ -14,6 +14,8 @@ from orchestrator.core.replace import replace
 from orchestrator.store import codec, fact_reading, ledger, orphans, rows
 from orchestrator.store.codec import UnreadableError
 
+FACTS_MAX: Final = 64
+"""Facts of one row that one claim applies. There are more where somebody floods us with them."""
 UNREAD: Final = object()
 """Stands for a spec that was not read, because the row has an agent that needs none."""
 
@@ -71,8 +73,7 @@ def read(connection: Connection, locked: Sequence[Sequence[Any]], now: datetime)
     changing = [status.task_id for status in statuses if status.update_due]
     changing += [id_ for id_, some in changes.items() if any(c.what is What.SPEC for c in some)]
     tasks = rows.read_tasks(connection, ids, with_spec=[*starting, *changing])
-    told = [id_ for id_, some in changes.items() if any(c.what is What.FACT for c in some)]
-    facts = fact_reading.read(connection, told) if told else {}
+    facts = _facts(connection, changes)
     past = fact_reading.read_past(connection, chain.from_iterable(facts.values()))
     found_orphans = orphans.read(connection, ids)
     found = []
@@ -100,6 +101,20 @@ def read(connection: Connection, locked: Sequence[Sequence[Any]], now: datetime)
             )
         )
     return found
+
+
+def _facts(
+    connection: Connection, changes: dict[str, list[Change]]
+) -> dict[str, list[tuple[str, Fact]]]:
+    """Return the facts of rows that were told of some. Of too many, the rest is told again."""
+    told = [id_ for id_, some in changes.items() if any(c.what is What.FACT for c in some)]
+    facts = fact_reading.read(connection, told) if told else {}
+    for id_, some in facts.items():
+        if len(some) > FACTS_MAX:
+            oldest = sorted(some, key=lambda one: one[1].event_at)
+            facts[id_] = oldest[:FACTS_MAX]
+            changes[id_] = [one for one in changes[id_] if one.what is not What.FACT]
+    return facts
 
 
 def _statuses(connection: Connection, locked: Sequence[Sequence[Any]]) -> list[Status]:

@@ -1,11 +1,12 @@
 """What vendors tell: stored once and as it is, and the rows that it concerns are made due."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from orchestrator.clock import utc_now
 from orchestrator.core.fact import Event, Fact
 from orchestrator.core.model import EndReason
 from orchestrator.store import facts
@@ -15,7 +16,8 @@ from tests.store.rows import changes, insert, query, quoted, run, value
 
 pytestmark = pytest.mark.anyio
 
-AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+AT = utc_now().replace(microsecond=0) - timedelta(hours=1)
+STAMP = f"{AT:%Y-%m-%d %H:%M:%S}"
 STARTED = Fact(key="k1", event=Event.STARTED, event_at=AT, vendor_task_id="h1")
 STORED = "SELECT key FROM vendor_fact ORDER BY key"
 
@@ -185,3 +187,19 @@ async def test_many_at_once(database: Database) -> None:
         await open_row(database, f"n{n}", task_id=f"t{n}", vendor_task_id=f"h{n}")
     assert await receive(database, *many) == 250
     assert len(await stored(database)) == 500
+
+
+async def test_a_time_of_long_ago_is_a_lie(database: Database) -> None:
+    await receive(database, told(replace(STARTED, event_at=AT - timedelta(days=9000))))
+    age = "strftime('%s', 'now') - strftime('%s', event_at)"
+    if database.dialect == "postgresql":
+        age = "extract(epoch FROM clock_timestamp() - event_at)"
+    seconds = await value(database, f"SELECT {age} FROM vendor_fact")  # noqa: S608 - our own words
+    assert float(seconds) == pytest.approx(facts.OLDEST.total_seconds(), abs=60)
+
+
+async def test_what_another_account_looks_after_is_no_news(database: Database) -> None:
+    await open_row(database, "n1", account="other")
+    alive = replace(STARTED, event=Event.ALIVE, name="n1")
+    assert await database.read(facts.select_news, [told(alive)]) == []
+    assert await database.read(facts.select_news, [told(replace(alive, name="n2"))]) != []

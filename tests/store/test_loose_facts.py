@@ -12,7 +12,7 @@ from orchestrator.store import fact_reading
 from orchestrator.store.engine import Connection, Database
 from orchestrator.store.fact_reading import BEGIN, Cursor, Loose, Page
 from tests.store.rows import changes
-from tests.store.test_facts import AT, STARTED, open_row, receive, told
+from tests.store.test_facts import AT, STAMP, STARTED, open_row, receive, told
 from tests.store.test_orphans import found, take_up_now
 
 pytestmark = pytest.mark.anyio
@@ -133,22 +133,22 @@ KNOWN: list[tuple[str, dict[str, str], dict[str, Any]]] = [
     ("nothing", {"vendor_task_id": "h2", "room_id": "r2"}, {}),
     ("its task", {"vendor_task_id": "h1"}, {"owner": "t1"}),
     ("its orphan", {"vendor_task_id": "h1", "task_id": "", "orphan_id": "o1"}, {"owner": "~o1"}),
-    ("its end", {"vendor_task_id": "h1", "ended_at": "2026-03-01 12:00"}, {"ended_at": AT}),
+    ("its end", {"vendor_task_id": "h1", "ended_at": STAMP}, {"ended_at": AT}),
     ("another account's", {"vendor_task_id": "h1", "account": "b"}, {}),
     (
         "a start in that room",
-        {"room_id": "r1", "horizon_at": "2026-03-01 12:00"},
+        {"room_id": "r1", "horizon_at": STAMP},
         {"is_start_open": True},
     ),
     ("an announce that was never sent", {"room_id": "r1"}, {}),
     (
         "a start in another room",
-        {"room_id": "r2", "horizon_at": "2026-03-01 12:00"},
+        {"room_id": "r2", "horizon_at": STAMP},
         {},
     ),
     (
         "a start that was answered",
-        {"room_id": "r1", "horizon_at": "2026-03-01 12:00", "vendor_task_id": "h2"},
+        {"room_id": "r1", "horizon_at": STAMP, "vendor_task_id": "h2"},
         {},
     ),
 ]
@@ -160,7 +160,7 @@ KNOWN: list[tuple[str, dict[str, str], dict[str, Any]]] = [
         ({"account": "b"}, replace(TOLD, name="n1"), True),
         ({"account": "b", "name": "bot"}, replace(TOLD, name="bot"), True),
         ({"account": "c", "name": "bot"}, replace(TOLD, name="bot"), False),
-        ({"account": "b", "ended_at": "2026-03-01 12:00"}, replace(TOLD, name="n1"), False),
+        ({"account": "b", "ended_at": STAMP}, replace(TOLD, name="n1"), False),
         ({"account": "b", "vendor_task_id": "h1"}, TOLD, False),
     ],
 )
