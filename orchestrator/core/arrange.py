@@ -125,7 +125,7 @@ def phase_of(row: Row, account: Account) -> Phase:
     if status.retires:
         failed = status.end_reason is EndReason.START_FAILED
         return Phase.FAILED if failed else Phase.STOPPED
-    if any(agent.is_known for agent in row.wanted):
+    if any(agent.is_known or row.is_reported for agent in row.wanted):
         return Phase.RUNNING
     if status.intent is Verb.START or any(not agent.is_idle for agent in row.wanted):
         return Phase.STARTING

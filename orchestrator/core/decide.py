@@ -155,11 +155,16 @@ def _settle(row: Row, agent: Agent, caps: Caps, now: datetime) -> Call | Wait:
 
 
 def _attend(row: Row, account: Account, now: datetime) -> Action:
-    """Watch an agent that is none of our tasks', as long as it lives."""
+    """Watch an agent that is none of our tasks', as long as it lives.
+
+    One of which only the name is known is looked for in its room.
+    """
+    if not row.agents:
+        return Forget()
     known = [agent for agent in row.agents if agent.is_known]
-    if known:
-        return _watch(row, known[-1], account, now)
-    return Wait() if row.agents else Forget()
+    placed = [agent for agent in row.agents if agent.name and agent.room_id]
+    watched = known or placed
+    return _watch(row, watched[-1], account, now) if watched else Wait()
 
 
 def _update(agent: Agent, now: datetime) -> Call | Wait:
@@ -176,15 +181,18 @@ def _watch(row: Row, agent: Agent, account: Account, now: datetime) -> Call | Wa
         return Wait(until=max(agent.retry_at, due))
     if due > now:
         return Wait(until=due)
-    return Call(verb=Verb.POLL, agent=agent, work_class=WorkClass.OBSERVE)
+    verb = Verb.POLL if agent.is_known else Verb.FIND
+    return Call(verb=verb, agent=agent, work_class=WorkClass.OBSERVE)
 
 
 def _poll_period(row: Row, agent: Agent, account: Account) -> timedelta:
     """Return how often to look: seldom where the vendor tells by itself (it may forget to).
 
     What is in trouble is looked at as often as all others: nobody tells that it is well again.
+    So is what the last look has missed.
     """
-    is_calm = agent.told_at is not None and row.status.reason is None
+    is_missed = row.is_reported and agent.hinted_at is not None
+    is_calm = agent.told_at is not None and row.status.reason is None and not is_missed
     return account.poll * TOLD_POLLS if is_calm else account.poll
 
 
@@ -194,6 +202,8 @@ def _poll_due(row: Row, agent: Agent, account: Account) -> datetime:
     for earlier in row.wanted[:-1]:
         if earlier.horizon_at is not None and since < earlier.horizon_at:
             due = min(due, max(earlier.horizon_at, agent.horizon_at or earlier.horizon_at))
-    if agent.hinted_at is not None and agent.horizon_at is not None:
-        due = min(due, max(agent.horizon_at, since))
+    hinted_at, horizon_at = agent.hinted_at, agent.horizon_at
+    # A hint is asked about again at the horizon; one that came after the last look, at once.
+    if hinted_at is not None and horizon_at is not None and since < max(hinted_at, horizon_at):
+        due = min(due, max(horizon_at, since))
     return due

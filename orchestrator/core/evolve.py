@@ -179,6 +179,9 @@ def _found(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:
     match settled.outcome:
         case Done(handle=str() as handle) if handle:
             return Step(row=adopt(row, agent, handle, since=agent.announced_at))
+        case Done() | Gone() if row.is_reported:
+            # All that is wanted of it is whether it is there.
+            return _polled(row, agent, settled, account)
         case Done():
             # It is there, and nobody tells its handle: it must be removed from the room, again.
             row = _retry_agent(
@@ -254,10 +257,16 @@ def _missed(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:
     """The room does not show it. That means something only if the room showed it before.
 
     Even then it is no evidence: the incarnation is retired, so a stop is sent, and its answer is.
+    To whom nobody may send one, a second look in vain, or one after its end was told, is the end.
     """
+    at = settled.answered_at
+    if row.is_reported and agent.hinted_at is not None:
+        return close_on_evidence(row, agent, Evidence.ABSENT, at, account)
     if agent.seen_at is None:
         return Step(row=row)
-    return end_by_itself(row, agent, EndReason.VENDOR_GONE, settled.answered_at, account)
+    if row.is_reported:
+        return Step(row=row.replace_agent(_hint(agent, settled)))
+    return end_by_itself(row, agent, EndReason.VENDOR_GONE, at, account)
 
 
 def _updated(row: Row, agent: Agent, settled: Settled, account: Account) -> Step:

@@ -12,7 +12,8 @@ def broken(row: Row, account: Account) -> Iterator[str]:
         yield "an incarnation is retired that was never asked for"
     if row.agents and status.phase in {Phase.STOPPED, Phase.FAILED}:
         yield "ended with an open ledger row"
-    if status.phase is Phase.RUNNING and not any(a.is_known for a in row.wanted):
+    is_known = any(a.is_known for a in row.wanted) or row.is_reported
+    if status.phase is Phase.RUNNING and not is_known:
         yield "running without a stop handle"
     if row.agents and status.due_at is None and status.stop_due_at is None:
         yield "an open ledger row that nobody will look at"

@@ -277,9 +277,9 @@ def test_who_is_reported_is_looked_at_once(of: Account) -> None:
     )
 
 
-def test_who_is_reported_without_a_handle_cannot_be_looked_at() -> None:
-    told = fact(Event.SEEN, vendor_task_id=None, name=SISTER)
-    row = orphan(EVICTED, stop=False, told=told)
+@pytest.mark.parametrize("place", [{"name": SISTER, "room_id": None}, {"name": None}])
+def test_who_is_reported_without_a_handle_or_a_place_cannot_be_looked_at(place: Any) -> None:
+    row = orphan(EVICTED, stop=False, told=fact(Event.SEEN, vendor_task_id=None, **place))
     assert decide(row, EVICTED, NOW) == Wait()
     assert arrange(row, EVICTED, NOW).status.due_at == NOW + NET
 
