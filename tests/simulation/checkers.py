@@ -161,7 +161,7 @@ class Checkers:
     def announced(self, flight: Flight, row: Row) -> None:
         """Remember who was asked to go, and whether by its handle."""
         agent = flight.agent
-        if row.is_reported and flight.verb is not Verb.POLL:
+        if row.is_reported and flight.verb not in {Verb.POLL, Verb.FIND}:
             raise Broken("P7", f"{agent.id} is only reported, and is sent a {flight.verb}")
         if agent.incarnation <= row.status.retired and flight.verb in ENDINGS:
             self.asked.add((agent.id, agent.is_known or flight.verb is Verb.STOP))
