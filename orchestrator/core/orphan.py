@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from orchestrator.core import horizon, names
 from orchestrator.core.fact import Event, Fact
-from orchestrator.core.model import Account, Agent, Phase, Status
+from orchestrator.core.model import Account, Agent, Phase, Row, Status
 from orchestrator.core.replace import replace
 
 
@@ -134,6 +134,23 @@ def fence(agent: Agent, account: Account, seen_at: datetime) -> Agent:
     Whoever started it may have sent its start as late as it was seen.
     """
     return replace(agent, horizon_at=horizon.after_announce(account, seen_at))
+
+
+def refence(row: Row, account: Account) -> Row:
+    """Return the row of a report that is to be stopped after all with the horizon of one found so.
+
+    It was watched, so the vendor's word counted soon. Whoever started it may have sent its start
+    again by when it was decided upon.
+    """
+    retired_at = row.status.retired_at
+    if row.orphan is None or not row.orphan.stop or retired_at is None:
+        return row
+    for agent in row.agents:
+        fenced_at = fence(agent, account, retired_at).horizon_at
+        horizon_at = horizon.latest(agent.horizon_at, fenced_at)
+        if horizon_at != agent.horizon_at:
+            row = row.replace_agent(replace(agent, horizon_at=horizon_at))
+    return row
 
 
 def attend(agent: Agent, status_id: str, now: datetime, *, stop: bool) -> Status:

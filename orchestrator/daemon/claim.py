@@ -34,6 +34,7 @@ from orchestrator.core.model import (
     What,
     WorkClass,
 )
+from orchestrator.core.orphan import refence
 from orchestrator.core.replace import replace
 from orchestrator.core.wishes import absorb
 from orchestrator.daemon import preflight
@@ -196,6 +197,7 @@ class _Claim:
             # What the vendor told waits for a daemon that has the account.
             self._hold(replace(one, facts=(), told=()), estrange(step, name, self.now))
             return
+        step = replace(step, row=refence(step.row, account))
         step = _then(step, hear(step.row, one.facts, account, self.now))
         step = _then(step, lapse(step.row, account, self.now))
         if self._is_unfit(one, step):

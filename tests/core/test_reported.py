@@ -7,16 +7,30 @@ from itertools import pairwise
 
 import pytest
 
-from orchestrator.core.action import Call, Forget
+from orchestrator.core.action import Call, Forget, Wait
 from orchestrator.core.arrange import arrange
 from orchestrator.core.decide import TOLD_POLLS, decide
 from orchestrator.core.evolve import evolve
 from orchestrator.core.fact import Event, Fact
 from orchestrator.core.hearing import hear
 from orchestrator.core.invariants import broken
-from orchestrator.core.model import Account, Evidence, Phase, Recovery, Row, Step, Verb, WorkClass
+from orchestrator.core.model import (
+    Account,
+    Evidence,
+    Orphan,
+    Phase,
+    Recovery,
+    Row,
+    Step,
+    Verb,
+    What,
+    WorkClass,
+)
+from orchestrator.core.orphan import refence
 from orchestrator.core.outcome import Done, Gone, Indefinite, Outcome
-from tests.core.builders import NOW, S, account, in_flight, settled
+from orchestrator.core.wishes import absorb
+from tests.core.builders import NOW, S, account, change, in_flight, known, settled
+from tests.core.builders import row as task_row
 from tests.core.test_orphans import SISTER, fact, orphan
 
 NAMED = account(Recovery.SAME_NAME)
@@ -124,3 +138,44 @@ def test_a_look_by_name_that_fails_is_made_again() -> None:
     row = orphan(EVICTED, stop=False, told=SEEN_AS)
     first, second = (at for at, _, _ in looks(row, EVICTED, [Indefinite(), Done()]))
     assert timedelta() < second - first <= 2 * S + EVICTED.retry_base
+
+
+# --- it is to be stopped after all
+
+
+def turned(of: Account, at: datetime) -> Row:
+    """Return a report as a claim sees it that reads that it is to be stopped."""
+    told = replace(orphan(of, stop=False), orphan=Orphan(id="o1", stop=True))
+    return refence(absorb(told, [change(What.STOP)], at).row, of)
+
+
+@pytest.mark.parametrize("of", [NAMED, EVICTED])
+def test_who_is_stopped_after_all_may_have_been_started_as_late_as_that(of: Account) -> None:
+    row = turned(of, NOW + 3600 * S)
+    assert row.agents[0].horizon_at == NOW + 3715 * S
+    row, flight = in_flight(row, Verb.STOP, row.agents[0], NOW + 3600 * S, of)
+    step = evolve(row, flight, settled(Gone(), asked_at=NOW + 3600 * S), of)
+    assert step.ended == ()
+    assert isinstance(decide(step.row, of, NOW + 3700 * S), Wait)
+    row, flight = in_flight(step.row, Verb.STOP, step.row.agents[0], NOW + 3715 * S, of)
+    step = evolve(row, flight, settled(Gone(), asked_at=NOW + 3715 * S), of)
+    assert [one.evidence for one in step.ended] == [Evidence.ABSENT]
+
+
+def test_that_horizon_is_set_once_and_never_moves_back() -> None:
+    row = turned(NAMED, NOW)
+    later = absorb(row, [change(What.FACT)], NOW + 60 * S).row
+    assert refence(later, NAMED) is later
+    far = row.replace_agent(replace(row.agents[0], horizon_at=NOW + 900 * S))
+    assert refence(far, NAMED) is far
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_no_other_orphan_has_another_horizon_than_it_was_found_with(*, stop: bool) -> None:
+    row = absorb(orphan(NAMED, stop=stop), [], NOW).row
+    assert refence(row, NAMED) is row
+
+
+def test_a_task_has_no_horizon_but_that_of_its_sends() -> None:
+    row = absorb(task_row(known()), [change(What.STOP)], NOW).row
+    assert refence(row, NAMED) is row

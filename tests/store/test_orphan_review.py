@@ -1,10 +1,17 @@
 """Orphans in the database: what people, age and the loss of a status can do to them."""
 
-import pytest
+from datetime import datetime, timedelta
 
-from orchestrator.store import housekeeping
-from orchestrator.store.engine import Database, StatementError, open_database
+import pytest
+from sqlalchemy import select
+
+from orchestrator.core.model import Verb
+from orchestrator.core.outcome import Gone
+from orchestrator.store import housekeeping, reported
+from orchestrator.store.engine import Connection, Database, StatementError, now, open_database
 from orchestrator.store.housekeeping import Horizons
+from orchestrator.store.schema import vendor_agent
+from tests.store.claiming import Daemon
 from tests.store.rows import changes, insert, query, run
 from tests.store.test_orphans import AT, add_orphan, found, seen, take_up
 
@@ -59,3 +66,24 @@ async def test_what_is_ignored_is_forgotten_when_nobody_has_seen_it_for_long(
     assert await database.write(housekeeping.prune, before) == (0 if forever else 1)
     left = await query(database, "SELECT id FROM orphan_task ORDER BY id")
     assert left == [("old",)] * forever + [("open",), ("young",)]
+
+
+# --- what is stopped after all
+
+
+async def test_a_report_that_is_stopped_after_all_waits_for_starts_on_their_way(
+    database: Database,
+) -> None:
+    daemon = await Daemon(database).ready()
+    await take_up(database, found(account="volc"))
+    assert await database.write(reported.stop_reported, ["volc"], ["volc"], "d1", 9) == 1
+    assert await daemon.run_to_end("~o1", Gone()) == [Verb.STOP]
+    present = await database.read(now)
+    (horizon_at,) = await database.read(_horizons)
+    assert horizon_at - present > timedelta(seconds=90)
+    assert await seen(database, "o1", "phase") == ("stopping",)
+    assert (await daemon.claim("~o1")).orders == []
+
+
+def _horizons(connection: Connection) -> list[datetime]:
+    return list(connection.execute(select(vendor_agent.c.horizon_at)).scalars())
