@@ -345,11 +345,14 @@ class Checkers:
         """P8: no orphan is left that is to be stopped, nor one that can be seen to be gone."""
         if found.stop and found.phase not in {"stopped", "ignored"}:
             raise Broken("P8", f"orphan {found.id} ({found.handle}) is {found.phase} for ever")
-        if found.phase != "seen" or found.handle is None:
+        if found.phase != "seen" or not store.accounts[found.account].caps.poll_proves_absence:
             return
-        is_there = any(one.handle == found.handle for one in store.vendors[found.account].live)
-        if not is_there and store.accounts[found.account].caps.poll_proves_absence:
+        live, place = store.vendors[found.account].live, (found.room, found.name)
+        by_handle = found.handle is not None
+        if by_handle and not any(one.handle == found.handle for one in live):
             raise Broken("P8", f"{found.handle} is reported, and has ended")
+        if not by_handle and not any((one.room, one.agent_user) == place for one in live):
+            raise Broken("P8", f"{found.name} is reported, and has ended")
 
     def wrote(self, task: Task) -> None:
         """Remember what may end a task by itself."""
