@@ -95,14 +95,15 @@ def lock_unseen(connection: Connection, id_: str) -> Found | None:
     )
 
 
-_OTHERS = (
+_ANY = (
     select(vendor_agent.c.task_id, vendor_agent.c.orphan_id, orphan_task.c.action)
     .select_from(vendor_agent.outerjoin(orphan_task, orphan_task.c.id == vendor_agent.c.orphan_id))
-    .where(
-        vendor_agent.c.account == bindparam("account"),
-        vendor_agent.c.ended_at.is_(None),
-    )
+    .where(vendor_agent.c.ended_at.is_(None))
 )
+_OTHERS = _ANY.where(vendor_agent.c.account == bindparam("account"))
+_OF_NAME = _ANY.where(vendor_agent.c.id == bindparam("handle"))
+"""A name is drawn once in this database, whichever account announced it. Where handles are names,
+it is the handle of an agent whose start nobody has answered yet."""
 _OF_HANDLE = _OTHERS.where(vendor_agent.c.vendor_task_id == bindparam("handle"))
 _OF_USER = _OTHERS.where(
     vendor_agent.c.name == bindparam("name"), vendor_agent.c.room_id == bindparam("room_id")
@@ -129,7 +130,7 @@ def same_agent(connection: Connection, found: Found, *, one_per_user: bool) -> l
     """
     asked: list[tuple[Select[Any], dict[str, str]]] = []
     if found.vendor_task_id is not None:
-        asked.append((_OF_HANDLE, {"handle": found.vendor_task_id}))
+        asked += [(chosen, {"handle": found.vendor_task_id}) for chosen in (_OF_HANDLE, _OF_NAME)]
     elif found.agent_user_id:
         asked.append((_OF_USER, {"name": found.agent_user_id, "room_id": found.room_id}))
     if one_per_user and found.user_id:

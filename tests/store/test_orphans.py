@@ -121,6 +121,14 @@ SAME: list[tuple[str, dict[str, str], dict[str, Any], bool, bool]] = [
     ("no handle alike", {"vendor_task_id": "h2"}, {}, False, False),
     ("one that ended", {"vendor_task_id": "h1", "ended_at": "2026-01-01 00:00"}, {}, False, False),
     ("another account's", {"vendor_task_id": "h1", "account": "b"}, {}, False, False),
+    ("a name of ours, not answered", {"account": "b"}, {"vendor_task_id": "n1"}, False, True),
+    (
+        "a name of ours that ended",
+        {"ended_at": "2026-01-01 00:00"},
+        {"vendor_task_id": "n1"},
+        False,
+        False,
+    ),
     (
         "its place",
         {"name": "bot", "room_id": "r1"},
