@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 from orchestrator.core.model import Change, Status, Verb, What
+from orchestrator.store import ledger
 from orchestrator.store.codec import (
     STATUS_COLUMNS,
     TASK_COLUMNS,
@@ -184,7 +185,8 @@ def make_statuses(connection: Connection, statuses: Iterable[Status]) -> None:
 def restore(connection: Connection, ids: Sequence[str], now: datetime) -> None:
     """Make statuses for tasks that have changes and none, and drop the changes of tasks long gone.
 
-    A task that was inserted again in the moment in which its old status was forgotten has none.
+    A task that was inserted again in the moment in which its old status was forgotten has none. Nor
+    has one that lost it while an agent of it may run, deleted or not: that must end.
     """
     if not ids:
         return
@@ -195,8 +197,10 @@ def restore(connection: Connection, ids: Sequence[str], now: datetime) -> None:
         Status(task_id=id_, account=row[1], room_id=row[2], user_id=row[3], phase_since=now)
         for id_, (row, _) in tasks.items()
     ]
-    make_statuses(connection, fresh)
-    stale = [change for id_, some in changes.items() if id_ not in tasks for change in some]
+    lost = ledger.lost_statuses(connection, [id_ for id_ in ids if id_ not in tasks])
+    make_statuses(connection, [*fresh, *lost])
+    needed = {status.task_id for status in (*fresh, *lost)}
+    stale = [change for id_, some in changes.items() if id_ not in needed for change in some]
     take_changes(connection, stale)
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from orchestrator.core.model import Verb
 from orchestrator.core.outcome import Gone
@@ -11,12 +11,13 @@ from orchestrator.store import housekeeping, reported
 from orchestrator.store.engine import Connection, Database, StatementError, now, open_database
 from orchestrator.store.housekeeping import Horizons
 from orchestrator.store.schema import vendor_agent
-from tests.store.claiming import Daemon
+from tests.store.claiming import Daemon, want
 from tests.store.rows import changes, insert, query, run
 from tests.store.test_orphans import AT, add_orphan, found, seen, take_up
 
 pytestmark = pytest.mark.anyio
 
+FACT = "INSERT INTO task_change (task_id, what) VALUES ('t1', 'fact')"
 
 # --- what people may write
 
@@ -87,3 +88,34 @@ async def test_a_report_that_is_stopped_after_all_waits_for_starts_on_their_way(
 
 def _horizons(connection: Connection) -> list[datetime]:
     return list(connection.execute(select(vendor_agent.c.horizon_at)).scalars())
+
+
+# --- a status that is lost
+
+
+async def test_who_is_told_of_and_has_lost_its_status_is_stopped_at_once(
+    database: Database,
+) -> None:
+    daemon = await Daemon(database).ready()
+    await want(database, "t1")
+    await daemon.start("t1")
+    await run(database, "DELETE FROM agent_task", "DELETE FROM agent_status")
+    await run(database, "DELETE FROM task_change", FACT)
+    (order,) = (await daemon.claim("t1", without_status=["t1"])).orders
+    assert (order.flight.verb, order.row.status.incarnation) == (Verb.STOP, 1)
+    assert await changes(database) == []
+
+
+async def test_changes_of_what_nothing_is_left_of_are_dropped(database: Database) -> None:
+    daemon = await Daemon(database).ready()
+    await want(database, "t1")
+    await daemon.start("t1")
+    await daemon.database.write(_end_all)
+    await run(database, "DELETE FROM agent_task", "DELETE FROM agent_status")
+    assert (await daemon.claim("t1", without_status=["t1"])).orders == []
+    assert await changes(database) == []
+    assert await query(database, "SELECT task_id FROM agent_status") == []
+
+
+def _end_all(connection: Connection) -> None:
+    connection.execute(update(vendor_agent).values(ended_at=now(connection)))
