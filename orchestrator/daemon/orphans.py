@@ -30,11 +30,17 @@ from orchestrator.core.orphan import (
     parked,
 )
 from orchestrator.daemon.book import Book
-from orchestrator.store import accounts, daemons, fact_reading, orphans, reported
+from orchestrator.store import (
+    accounts,
+    daemons,
+    fact_reading,
+    orphans,
+    reported,
+    status_id,
+)
 from orchestrator.store.engine import Connection, Database, DatabaseAway
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.fact_reading import Loose
-from orchestrator.store.ledger import ORPHAN
 from orchestrator.store.orphans import Found
 
 LOOK_EVERY_S: Final = 1.0
@@ -215,7 +221,9 @@ class Watch:
         runtime = self.book.runtimes[loose.account]
         stop = ours or (self.book.stops_foreign and not is_to_be_asked(fact, verdict))
         site = runtime.provider.site
-        agent = describe(fact, runtime.account, site, ORPHAN + id_, ours=ours, stop=stop)
+        agent = describe(
+            fact, runtime.account, site, status_id.of_orphan(id_), ours=ours, stop=stop
+        )
         seen_at = min(fact.event_at, now)
         if reported.see_again(connection, loose.account, fact, seen_at):
             return
@@ -255,7 +263,7 @@ class Watch:
                 return False
         agent = Agent(
             # Drawn: a row of the same id may have been inserted before, and have ended.
-            id=ORPHAN + uuid4().hex,
+            id=status_id.of_orphan(uuid4().hex),
             incarnation=1,
             try_=1,
             account=found.account,
@@ -272,5 +280,5 @@ class Watch:
         return True
 
     def _take_up(self, connection: Connection, found: Found, agent: Agent, now: datetime) -> None:
-        status = attend(agent, ORPHAN + found.id, now, stop=found.stop)
+        status = attend(agent, status_id.of_orphan(found.id), now, stop=found.stop)
         orphans.take_up(connection, found, agent, status)

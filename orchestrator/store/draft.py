@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from orchestrator.core.model import Agent, Change, Phase, Row, Status
-from orchestrator.store import fact_reading, lanes, ledger, orphans, rows
+from orchestrator.store import fact_reading, lanes, ledger, orphans, rows, status_id
 
 EVENT_KEYS = (
     "at", "task_id", "command_id", "orphan_id", "account", "incarnation", "actor", "event",
@@ -121,6 +121,5 @@ def _priority(row: Row) -> int:
 
 def _about(id_: str) -> dict[str, str]:
     """Return the column of `agent_event` in which a status is named."""
-    if id_[0] == ledger.ORPHAN:
-        return {"orphan_id": id_[1:]}
-    return {"task_id": id_}
+    orphan_id = status_id.to_orphan(id_)
+    return {"task_id": id_} if orphan_id is None else {"orphan_id": orphan_id}

@@ -17,7 +17,6 @@ from sqlalchemy import (
     bindparam,
     exists,
     insert,
-    literal,
     or_,
     select,
     tuple_,
@@ -28,6 +27,7 @@ from sqlalchemy import (
 
 from orchestrator.core.fact import Event, Fact
 from orchestrator.core.model import EndReason, What
+from orchestrator.store import status_id
 from orchestrator.store.engine import lock_rows, one_of
 from orchestrator.store.schema import task_change, vendor_agent, vendor_fact
 
@@ -60,7 +60,10 @@ def _told(owner: ColumnElement[Any], among: ColumnElement[bool]) -> list[Select[
 
 _READ = union(
     *_told(vendor_agent.c.task_id, one_of(vendor_agent.c.task_id, "ids")),
-    *_told(literal("~") + vendor_agent.c.orphan_id, one_of(vendor_agent.c.orphan_id, "orphans")),
+    *_told(
+        status_id.of_orphan_column(vendor_agent.c.orphan_id),
+        one_of(vendor_agent.c.orphan_id, "orphans"),
+    ),
 )
 
 
@@ -71,8 +74,8 @@ def read(connection: Connection, ids: Sequence[str]) -> dict[str, list[tuple[str
     """
     found: dict[str, list[tuple[str, Fact]]] = {}
     values = {
-        "ids": [id_ for id_ in ids if id_[0] != "~"],
-        "orphans": [id_[1:] for id_ in ids if id_[0] == "~"],
+        "ids": status_id.to_tasks(ids),
+        "orphans": status_id.to_orphans(ids),
     }
     for row in connection.execute(_READ, values):
         found.setdefault(row[0], []).append((row[1], to_fact(row[2:])))
@@ -289,7 +292,7 @@ def _explain(
 ) -> Loose:
     values = {"account": account, "handle": fact.vendor_task_id, "name": fact.name}
     agents = connection.execute(_SPOKEN_OF, values).all()
-    owners = [task_id or f"~{orphan_id}" for task_id, orphan_id, ended_at in agents if not ended_at]
+    owners = [status_id.of_row(task, orphan) for task, orphan, ended_at in agents if not ended_at]
     ended = [ended_at for _, _, ended_at in agents if ended_at is not None]
     room = {"account": account, "room_id": fact.room_id}
     owner = owners[-1] if owners else None

@@ -16,10 +16,9 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Select, select, union_all
 
 from orchestrator.core.fact import Event, Fact
-from orchestrator.store import fact_reading
+from orchestrator.store import fact_reading, status_id
 from orchestrator.store.engine import Connection, DialectName, Upsert, dialect_of, one_of, upsert
 from orchestrator.store.engine import now as database_now
-from orchestrator.store.ledger import ORPHAN
 from orchestrator.store.schema import vendor_agent, vendor_fact
 
 OLDEST: Final = timedelta(days=1)
@@ -135,7 +134,7 @@ def _read_ledger(connection: Connection, told: Iterable[Told]) -> _Ledger:
     by_handle, by_name = defaultdict[Any, set[str]](set), defaultdict[Any, set[str]](set)
     account_of: dict[str, str] = {}
     for account, handle, name, id_, task_id, orphan_id in connection.execute(_FIND, wanted):
-        owner = task_id if task_id is not None else f"{ORPHAN}{orphan_id}"
+        owner = status_id.of_row(task_id, orphan_id)
         by_handle[account, handle].add(owner)
         by_name[account, name].add(owner)
         by_name[account, id_].add(owner)

@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from orchestrator.core.model import Phase, What
 from orchestrator.core.orphan import attend
-from orchestrator.store import ledger, rows
+from orchestrator.store import ledger, rows, status_id
 from orchestrator.store.engine import lock_rows, one_of
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.schema import (
@@ -92,7 +92,7 @@ def sweep_statuses(connection: Connection, after: str, actor: str) -> Swept:
             {"ids": ids},
         ).scalars()
     )
-    lost = [id_ for id_ in ids if id_[0] != "~" and id_ not in there and id_ not in told]
+    lost = [id_ for id_ in status_id.to_tasks(ids) if id_ not in there and id_ not in told]
     _tell(connection, lost, What.DELETE, actor)
     return _swept(ids, lost)
 
@@ -127,15 +127,19 @@ def sweep_orphans(connection: Connection, after: str, actor: str) -> Swept:
     """
     del actor  # nobody has to be told: the status is due at once
     ids = _keys(connection, orphan_task.c.id, after)
-    named = {"ids": [f"{ledger.ORPHAN}{id_}" for id_ in ids]}
+    named = {"ids": [status_id.of_orphan(id_) for id_ in ids]}
     there = set(connection.execute(_STATUSES, named).scalars())
     attended = connection.execute(_ATTENDED, {"ids": ids})
-    lost = {id_: stop for id_, stop in attended if f"{ledger.ORPHAN}{id_}" not in there}
-    agents = ledger.read_agents(connection, [f"{ledger.ORPHAN}{id_}" for id_ in lost])
+    lost = {id_: stop for id_, stop in attended if status_id.of_orphan(id_) not in there}
+    agents = ledger.read_agents(connection, [status_id.of_orphan(id_) for id_ in lost])
     now = database_now(connection)
-    statuses = [attend(some[-1], id_, now, stop=lost[id_[1:]]) for id_, some in agents.items()]
+    statuses = [
+        attend(agents[id_][-1], id_, now, stop=stop)
+        for orphan_id, stop in lost.items()
+        if (id_ := status_id.of_orphan(orphan_id)) in agents
+    ]
     rows.make_statuses(connection, statuses)
-    bare = [id_ for id_, stop in lost.items() if stop and f"{ledger.ORPHAN}{id_}" not in agents]
+    bare = [id_ for id_, stop in lost.items() if stop and status_id.of_orphan(id_) not in agents]
     anew = list(connection.execute(_LOCK_STOPPING, {"ids": bare}).scalars())
     connection.execute(_TAKE_UP_ANEW, {"ids": anew})
     return _swept(ids, [*agents, *anew])

@@ -5,7 +5,7 @@ never overwritten.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import (
     BindParameter,
@@ -15,18 +15,15 @@ from sqlalchemy import (
     delete,
     func,
     insert,
-    literal,
     select,
     update,
 )
 
 from orchestrator.core.model import Agent, Status, Task
+from orchestrator.store import status_id
 from orchestrator.store.codec import AGENT_COLUMNS, from_agent, to_agent
 from orchestrator.store.engine import one_of
 from orchestrator.store.schema import vendor_agent
-
-ORPHAN: Final = "~"
-"""Begins the id of an orphan's status; no task's can."""
 
 _AGENT = tuple(vendor_agent.c[name] for name in AGENT_COLUMNS)
 
@@ -36,7 +33,7 @@ _READ_AGENTS = (
     .order_by(vendor_agent.c.announced_at, vendor_agent.c.id)
 )
 _READ_ORPHANS = (
-    select(literal(ORPHAN) + vendor_agent.c.orphan_id, *_AGENT)
+    select(status_id.of_orphan_column(vendor_agent.c.orphan_id), *_AGENT)
     .where(one_of(vendor_agent.c.orphan_id, "ids"), vendor_agent.c.ended_at.is_(None))
     .order_by(vendor_agent.c.announced_at, vendor_agent.c.id)
 )
@@ -90,7 +87,7 @@ _LOCK_ONE = select(*_AGENT).where(vendor_agent.c.id == bindparam("id")).with_for
 
 def read_agents(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Agent, ...]]:
     """Return the open ledger rows of these tasks and orphans, oldest first."""
-    orphans = [id_[1:] for id_ in ids if id_[0] == ORPHAN]
+    orphans = status_id.to_orphans(ids)
     found = list(connection.execute(_READ_AGENTS, {"ids": ids}))
     found += connection.execute(_READ_ORPHANS, {"ids": orphans}) if orphans else ()
     agents: dict[str, tuple[Agent, ...]] = {}
@@ -131,9 +128,8 @@ def add_agents(connection: Connection, agents: Iterable[tuple[str, Agent]]) -> N
 
 
 def _owner(id_: str) -> dict[str, str | None]:
-    if id_[0] == ORPHAN:
-        return {"task_id": None, "orphan_id": id_[1:]}
-    return {"task_id": id_, "orphan_id": None}
+    orphan_id = status_id.to_orphan(id_)
+    return {"task_id": id_ if orphan_id is None else None, "orphan_id": orphan_id}
 
 
 def write_agents(connection: Connection, agents: Iterable[Agent]) -> None:

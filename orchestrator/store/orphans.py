@@ -25,9 +25,8 @@ from sqlalchemy import (
 )
 
 from orchestrator.core.model import Agent, Orphan, Row, Status, What
-from orchestrator.store import ledger, rows
+from orchestrator.store import ledger, rows, status_id
 from orchestrator.store.engine import lock_rows, none_of, one_of
-from orchestrator.store.ledger import ORPHAN
 from orchestrator.store.schema import orphan_task, task_change, vendor_agent
 
 
@@ -197,7 +196,7 @@ _DROP_CHANGES = delete(task_change).where(task_change.c.task_id == bindparam("id
 def ignore(connection: Connection, id_: str, reason: str) -> None:
     """Say why nothing is done about an orphan, and never look at it again."""
     connection.execute(_REFUSE, {"b_id": id_, "b_phase": "ignored", "b_reason": reason})
-    connection.execute(_DROP_CHANGES, {"id": f"{ORPHAN}{id_}"})
+    connection.execute(_DROP_CHANGES, {"id": status_id.of_orphan(id_)})
 
 
 def has_task(task_id: str) -> str:
@@ -209,7 +208,8 @@ def dismiss(connection: Connection, row: Row, reason: str) -> None:
     """Undo `take_up`, and say why nothing is done."""
     ledger.remove(connection, [agent.id for agent in row.agents])
     rows.forget(connection, [row.status.task_id])
-    ignore(connection, row.status.task_id[1:], reason)
+    if row.orphan is not None:
+        ignore(connection, row.orphan.id, reason)
 
 
 _is_strange = and_(
@@ -240,11 +240,13 @@ _READ = select(orphan_task.c.id, orphan_task.c.action).where(one_of(orphan_task.
 
 def read(connection: Connection, ids: Sequence[str]) -> dict[str, Orphan]:
     """Return the orphans of these statuses, by the status's id."""
-    bare = [id_[1:] for id_ in ids if id_[0] == ORPHAN]
+    bare = status_id.to_orphans(ids)
     if not bare:
         return {}
     found = connection.execute(_READ, {"ids": bare})
-    return {f"{ORPHAN}{id_}": Orphan(id=id_, stop=action == "stop") for id_, action in found}
+    return {
+        status_id.of_orphan(id_): Orphan(id=id_, stop=action == "stop") for id_, action in found
+    }
 
 
 _WRITE = (
@@ -273,7 +275,7 @@ def _values(row: Row) -> dict[str, Any]:
     heard = [at for a in row.agents for at in (a.told_at, a.seen_at) if at is not None]
     handles = [a.vendor_task_id for a in row.agents if a.vendor_task_id is not None]
     return {
-        "b_id": row.status.task_id[1:],
+        "b_id": status_id.to_orphan(row.status.task_id),
         "b_handle": handles[-1] if handles else None,
         "b_reason": row.status.reason,
         "b_request_id": row.status.last_request_id,
@@ -291,7 +293,7 @@ _CLOSE = (
 _stopped, _report = orphan_task.alias("stopped"), orphan_task.alias("report")
 _CLOSE_REPORTS = insert(task_change).from_select(
     ["task_id", "what"],
-    select(literal(ORPHAN) + _report.c.id, literal(What.ASSUME_GONE.value))
+    select(status_id.of_orphan_column(_report.c.id), literal(What.ASSUME_GONE.value))
     .select_from(
         _stopped.join(
             _report,
@@ -315,7 +317,7 @@ _CLOSE_REPORTS = insert(task_change).from_select(
 
 def close(connection: Connection, ids: Iterable[str], now: datetime) -> None:
     """Write that nothing of these orphans runs any more, by evidence. `ids`: of their statuses."""
-    bare = [id_[1:] for id_ in ids if id_[0] == ORPHAN]
+    bare = status_id.to_orphans(ids)
     if bare:
         connection.execute(_CLOSE, {"ids": bare, "b_now": now})
         connection.execute(_CLOSE_REPORTS, {"ids": bare})

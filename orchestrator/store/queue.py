@@ -35,6 +35,7 @@ from sqlalchemy import (
 from orchestrator.core.model import Phase, Verb, What, WorkClass
 from orchestrator.store.engine import none_of
 from orchestrator.store.schema import account_control, agent_status, task_change
+from orchestrator.store.status_id import is_task_column
 
 _NOW = bindparam("now", type_=agent_status.c.due_at.type)
 _LIMIT: BindParameter[int] = bindparam("most")
@@ -105,7 +106,7 @@ _ABOUT_TASKS = task_change.c.what != What.CANCEL_COMMAND.value
 """The word that takes a command back stands under the command's id: lanes look for it."""
 
 
-_IS_LOOKED_AFTER = or_(task_change.c.task_id.not_like("~%"), agent_status.c.account.is_not(None))
+_IS_LOOKED_AFTER = or_(is_task_column(task_change.c.task_id), agent_status.c.account.is_not(None))
 """An orphan has no status before somebody has taken it up (see `daemon.orphans`)."""
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from orchestrator.core.fact import Fact, is_past
 from orchestrator.core.model import Change, Row, Status, Task, What
 from orchestrator.core.replace import replace
-from orchestrator.store import codec, fact_reading, ledger, orphans, rows
+from orchestrator.store import codec, fact_reading, ledger, orphans, rows, status_id
 from orchestrator.store.codec import UnreadableError
 
 FACTS_MAX: Final = 64
@@ -50,7 +50,7 @@ class Read:
     @property
     def is_disowned(self) -> bool:
         """Whether it stands for an orphan whose row a person has deleted: nobody asks for it."""
-        return self.row.status.task_id[0] == ledger.ORPHAN and self.row.orphan is None
+        return status_id.to_orphan(self.row.status.task_id) is not None and self.row.orphan is None
 
     @property
     def is_watched(self) -> bool:

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Text, bindparam, case, exists, insert, or_, s
 
 from orchestrator.core.fact import Fact
 from orchestrator.core.model import Row, What
+from orchestrator.store import status_id
 from orchestrator.store.engine import lock_rows, one_of
-from orchestrator.store.ledger import ORPHAN
 from orchestrator.store.orphans import dismiss, has_task
 from orchestrator.store.schema import orphan_task, task_change, vendor_agent
 
@@ -71,10 +71,10 @@ _OURS = (
 )
 
 
-def claim_as_ours(connection: Connection, status_id: str, actor: str) -> None:
+def claim_as_ours(connection: Connection, id_: str, actor: str) -> None:
     """Let an orphan that was only watched be stopped: the vendor knows it under a name of ours."""
-    if connection.execute(_OURS, {"b_id": status_id[1:]}).rowcount:
-        _tell_stop(connection, [status_id], actor)
+    if connection.execute(_OURS, {"b_id": status_id.to_orphan(id_)}).rowcount:
+        _tell_stop(connection, [id_], actor)
 
 
 _REPORTED = (
@@ -121,7 +121,7 @@ def stop_reported(
     ids = list(connection.execute(chosen, values).scalars())
     if ids:
         connection.execute(_STOP_REPORTED, {"ids": ids})
-        _tell_stop(connection, [f"{ORPHAN}{id_}" for id_ in ids], actor)
+        _tell_stop(connection, [status_id.of_orphan(id_) for id_ in ids], actor)
     return len(ids)
 
 
