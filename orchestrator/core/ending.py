@@ -42,7 +42,7 @@ def close_on_evidence(
     """
     was_wanted = agent.incarnation > row.status.retired
     step = bill(row, agent, at).close(agent, evidence, at)
-    if not (was_wanted and agent.is_known) or step.row.wanted:
+    if not (was_wanted and agent.is_known) or _is_survived(agent, step.row):
         return step
     after = end_by_itself(step.row, agent, end_reason, at, account)
     return Step(row=after.row, ended=(*step.ended, *after.ended))
@@ -72,6 +72,17 @@ def end_by_itself(
     retry_at = max(at + wait, agent.announced_at + account.retry_cap)
     status = replace(renewed.status, retry_at=retry_at, restarts=restarts)
     return replace(step, row=replace(renewed, status=status))
+
+
+def _is_survived(agent: Agent, row: Row) -> bool:
+    """Return whether its incarnation goes on without it.
+
+    Another runs, or may: one that was still on its way when this one was announced has perhaps
+    evicted it. Earlier ones of which nothing is known did not, and go with it.
+    """
+    return any(
+        one.goes_by_handle or not one.is_past_horizon(agent.announced_at) for one in row.wanted
+    )
 
 
 def _say(row: Row, reason: str, message: str) -> Row:

@@ -321,3 +321,14 @@ def test_a_late_word_about_an_ended_agent_gave_its_handle_to_another_of_its_name
     assert not is_past(told, [lost], {"h1"})
     assert not is_past(replace(told, vendor_task_id=None), [lost], {"h2"})
     assert not is_past(told, [lost, known(id="a2", vendor_task_id="h2")], {"h2"})
+
+
+@pytest.mark.parametrize(("horizon_at", "goes_on"), [(NOW + 115 * S, True), (NOW - 100 * S, False)])
+def test_an_old_unknown_try_kept_a_row_from_ending_however_often_its_agents_died(
+    horizon_at: datetime, goes_on: bool
+) -> None:
+    """Only one that was still on its way can have evicted the agent that is gone."""
+    old = unknown(id="old", horizon_at=horizon_at)
+    newest = known(id="new", announced_at=NOW - 60 * S, horizon_at=NOW - 50 * S)
+    verb, after = go_on(row(old, newest), Z, Gone(), NOW + 100 * S)
+    assert (verb, after.status.retires) == (Verb.POLL, not goes_on)
