@@ -96,12 +96,16 @@ class Janitor:
             await anyio.sleep(min(every_s, BEAT_S) if failing else every_s)
 
     async def _beat_once(self) -> None:
-        gap_end = await self.database.write(_beat, self._beat_of(), self._observed(), durable=False)
+        gap_end = await self.database.write(self._say, durable=False)
         if gap_end is not None:
             log.warning("gap_ended", at=gap_end.isoformat())
         sums = self.tally.take()
         if sums:
             await self.database.write(health.add, sums, durable=False)
+
+    def _say(self, connection: Connection) -> datetime | None:
+        now = self.book.timekeeper.look(connection)
+        return _beat(connection, self._beat_of(), self._observed(), now)
 
     def _beat_of(self) -> Beat:
         return Beat(daemon_id=self.daemon_id, draining=self.is_draining())
@@ -140,9 +144,10 @@ class Janitor:
             log.warning("frozen_session_ended", backend_pid=one.pid, age_s=age_s)
 
 
-def _beat(connection: Connection, beat: Beat, observed: list[Observed]) -> datetime | None:
+def _beat(
+    connection: Connection, beat: Beat, observed: list[Observed], now: datetime
+) -> datetime | None:
     """Write the heartbeat; return the present if the last one of any daemon is too long ago."""
-    now = database_now(connection)
     last = daemons.last_heartbeat(connection)
     daemons.beat(connection, beat, now)
     accounts.observe(connection, observed, now)

@@ -176,10 +176,10 @@ class Watch:
 
     def _judge(self, connection: Connection, account: str, key: str) -> bool:
         """Judge one fact; return whether there is something to be claimed."""
+        now = self.book.timekeeper.look(connection)
         # Two daemons may have heard of one agent: who comes second must see what the first did.
         accounts.lock_states(connection, [account])
         loose = fact_reading.lock_loose(connection, account, key, self.book.names)
-        now = database_now(connection)
         if loose is None:
             return False
         if loose.owner is not None:
@@ -247,10 +247,10 @@ class Watch:
 
     def _admit(self, connection: Connection, id_: str) -> bool:
         """Take up one insertion; return whether there is something to be claimed."""
+        now = self.book.timekeeper.look(connection)
         found = orphans.lock_unseen(connection, id_)
         if found is None or found.account not in self.book.runtimes:
             return False
-        now = database_now(connection)
         accounts.lock_states(connection, [found.account])
         runtime = self.book.runtimes[found.account]
         one_per_user = runtime.account.caps.one_per_user
