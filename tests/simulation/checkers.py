@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.core import invariants, transitions
 from orchestrator.core.action import Flight
+from orchestrator.core.bucket import WINDOW_US
 from orchestrator.core.ending import RESTARTS_MAX
 from orchestrator.core.fact import Event, Fact
 from orchestrator.core.model import (
@@ -76,6 +77,8 @@ class Checkers:
     """Accounts and handles that an operator wants stopped."""
     births: Counter[str] | None = None
     """Tasks: how often an agent was born of each since the quiet time began; null before."""
+    uncounted_until: datetime | None = None
+    """What left before the clock was set ahead may arrive with what left after."""
     arrivals: dict[tuple[str, str], deque[datetime]] = field(
         default_factory=lambda: defaultdict(deque)
     )
@@ -146,6 +149,8 @@ class Checkers:
 
     def arrived(self, account: str, action: str, limit: int, now: datetime) -> None:
         """P6: no window of one second holds more than the limit."""
+        if self.uncounted_until is not None and now < self.uncounted_until:
+            return
         seen = self.arrivals[account, action]
         seen.append(now)
         while seen[0] <= now - timedelta(seconds=1):
@@ -241,7 +246,7 @@ class Checkers:
         """Count from now on what nobody asks for any more."""
         self.births = Counter()
 
-    def hurried(self, store: "Store", now: datetime) -> None:
+    def hurried(self, store: "Store", now: datetime, true_now: datetime) -> None:
         """Excuse what a clock that is set forward ends too soon: horizons, and the last second."""
         self.early = {
             id_
@@ -249,6 +254,7 @@ class Checkers:
             if agent.ended_at is None and not agent.is_past_horizon(now)
         }
         self.lost |= self.early
+        self.uncounted_until = true_now + timedelta(microseconds=WINDOW_US)
         self.arrivals.clear()
 
     def noticed(self, store: "Store") -> None:

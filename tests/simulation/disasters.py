@@ -96,7 +96,7 @@ class ClockSetter:
         world = self.world
         step = world.lots_between(1, world.lots.choice((20, 120, 600)))
         if self.forward:
-            world.checkers.hurried(world.store, world.clock)
+            world.checkers.hurried(world.store, world.clock, world.now)
         world.shift += step if self.forward else -step
         world.tell(f"the database's clock is set by {step if self.forward else -step}")
         world.nudge()
