@@ -92,6 +92,8 @@ class LaneCheckers:
             raise Broken("away", f"{command.id} is tried for a user who is away, and too late")
         if command.kind is not Kind.STOP_LISTENING or self.vain[command.id] < TRIES_ENOUGH:
             return
+        if command.reason == NOT_READY:
+            return  # Whose microphone it is, is away: no press of theirs would fare better.
         for other in view.commands:
             is_press = other.id not in {command.id, *view.refusals}
             if is_press and other.expires_at > view.now:
