@@ -17,15 +17,13 @@ import anyio
 import structlog
 
 from orchestrator.core.model import WorkClass
+from orchestrator.daemon.batches import gather
 from orchestrator.store import facts
 from orchestrator.store.engine import Database, DatabaseAway
 from orchestrator.store.facts import Told
 
 BATCH_MAX: Final[Mapping[str, int]] = {"postgresql": 256, "sqlite": 32}
 """Callbacks in one transaction. SQLite's one lock is held for about 2 ms."""
-BUSY: Final = 4
-GATHER_S: Final = 0.01
-"""After a batch of `BUSY` the next one gathers for so long. A single one is written at once."""
 QUEUE_MAX: Final = 1024
 """Callbacks that wait to be written. One that finds no place is not kept."""
 KEPT_WITHIN_S: Final = 4.0
@@ -91,16 +89,9 @@ class Recorder:
 
     async def run(self) -> None:
         """Write until `finish`, and then what is left. While one batch is written, one gathers."""
-        is_busy = False
         with self._receive:
-            async for first in self._receive:
-                if is_busy:
-                    await anyio.sleep(GATHER_S)
-                batch = [first]
-                while len(batch) < self._most and self._receive.statistics().current_buffer_used:
-                    batch.append(self._receive.receive_nowait())
+            async for batch in gather(self._receive, self._most):
                 await self._write(batch)
-                is_busy = len(batch) >= BUSY
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
         verdict = await self._keep([one.told for one in batch])

@@ -17,6 +17,7 @@ import structlog
 from orchestrator.core.model import Verb, WorkClass
 from orchestrator.core.orphan import Owner
 from orchestrator.core.outcome import Denied, Done, NotSent, Outcome, Throttled
+from orchestrator.daemon.batches import gather
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.limiter import Action, Limiter
 from orchestrator.daemon.settle import Settlement, Settling, settle
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 
 BATCH_MAX: Final[Mapping[str, int]] = {"postgresql": 256, "sqlite": 48}
 """Outcomes in one transaction. SQLite's one lock is held for about 2 ms."""
-BUSY: Final = 4
-GATHER_S: Final = 0.01
-"""After a batch of `BUSY` outcomes the next one gathers for so long: a transaction costs more than
-what is written in it. A single outcome is written at once."""
 LOCKED_WAIT_S: Final = 0.02
 """How soon what others had locked is tried again."""
 AWAY_WAIT_S: Final = 0.2
@@ -81,16 +78,9 @@ class Settler:
 
     async def run(self) -> None:
         """Settle until `finish`, and then what is left."""
-        is_busy = False
         with self._receive:
-            async for first in self._receive:
-                if is_busy:
-                    await anyio.sleep(GATHER_S)
-                batch = [first]
-                while len(batch) < self._most and self._receive.statistics().current_buffer_used:
-                    batch.append(self._receive.receive_nowait())
+            async for batch in gather(self._receive, self._most):
                 await self._settle(batch)
-                is_busy = len(batch) >= BUSY
 
     async def _settle(self, batch: list[Settlement]) -> None:
         for one in batch:
