@@ -19,6 +19,7 @@ from orchestrator.core import (
     hearing,
     late,
     names,
+    orphan,
     steps,
 )
 from orchestrator.core.action import Call, Flight, Forget, Wait
@@ -144,8 +145,9 @@ class Daemon(Process["World"]):
         store, now = self.world.store, self.world.clock
         absorbed, facts = store.read(task_id, now)
         account = store.accounts[absorbed.row.status.account]
-        heard = hearing.hear(absorbed.row, facts, account, now)
-        self.world.checkers.heard(absorbed.row, heard, facts, account)
+        present = orphan.refence(absorbed.row, account)
+        heard = hearing.hear(present, facts, account, now)
+        self.world.checkers.heard(present, heard, facts, account)
         lapsed = deadline.lapse(heard.row, account, now)
         row, ended = lapsed.row, (*absorbed.ended, *heard.ended, *lapsed.ended)
         store.leases.pop(task_id, None)

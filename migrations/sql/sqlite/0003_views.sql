@@ -115,7 +115,7 @@ SELECT
     o.id, o.account, o.room_id, o.user_id, o.agent_user_id, o.vendor_task_id, o.source, o.ours,
     o.action, o.phase, o.first_seen_at, o.last_seen_at, o.stopped_at, o.reason, o.request_id,
     CASE
-        WHEN o.phase <> 'ignored'
+        WHEN o.phase <> 'ignored' OR (o.ours AND o.reason LIKE 'Incomplete%')
         THEN CAST(strftime('%s', coalesce(o.stopped_at, strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')) AS INTEGER) - CAST(strftime('%s', o.first_seen_at) AS INTEGER)
     END AS leaked_s
 FROM orphan_task AS o
