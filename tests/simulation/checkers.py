@@ -71,6 +71,8 @@ class Checkers:
     early: set[str] = field(default_factory=set)
     """Ledger rows whose horizons a clock that is set ahead brings too early."""
     is_restored: bool = False
+    restored_at: datetime | None = None
+    """When a database was restored, which knows nothing of calls that were on their way."""
     must_go: set[tuple[str, str]] = field(default_factory=set)
     """Accounts and handles of agents without a row that were named to us, and are to be stopped."""
     condemned: set[tuple[str, str]] = field(default_factory=set)
@@ -129,7 +131,10 @@ class Checkers:
                 self._hit_orphan(request, instance, ledger)
                 continue
             mine = (request.task_id, request.agent.incarnation)
-            excused = self.is_excused(instance) and instance.task_id == request.task_id
+            is_forgotten = self.restored_at is not None and request.signed_at <= self.restored_at
+            excused = instance.task_id == request.task_id and (
+                is_forgotten or self.is_excused(instance)
+            )
             if (instance.task_id, instance.incarnation) != mine and not excused:
                 raise Broken("P7", f"{request.verb} of {request.agent.id} hit {instance.agent_id}")
 
@@ -237,10 +242,11 @@ class Checkers:
             if all(at < row.wanted[-1].announced_at - CLOCK_NOISE for at in ends):
                 raise Broken("told", f"{row.wanted[-1].id} was ended by the end of an earlier one")
 
-    def restored(self, lost: set[str]) -> None:
+    def restored(self, lost: set[str], now: datetime) -> None:
         """Remember what the database does not know any more."""
         self.lost |= lost
         self.is_restored = True
+        self.restored_at = now
 
     def calmed(self) -> None:
         """Count from now on what nobody asks for any more."""

@@ -147,7 +147,9 @@ class Daemon(Process["World"]):
         account = store.accounts[absorbed.row.status.account]
         present = orphan.refence(absorbed.row, account)
         heard = hearing.hear(present, facts, account, now)
-        self.world.checkers.heard(present, heard, facts, account)
+        gone = frozenset(agent.vendor_task_id for agent in absorbed.ended)
+        of_living = [fact for fact in facts if fact.vendor_task_id not in gone]
+        self.world.checkers.heard(present, heard, of_living, account)
         lapsed = deadline.lapse(heard.row, account, now)
         row, ended = lapsed.row, (*absorbed.ended, *heard.ended, *lapsed.ended)
         store.leases.pop(task_id, None)
@@ -376,6 +378,7 @@ def _sign(flight: Flight, account: Account, row: Row, shift: timedelta) -> Reque
         verb=flight.verb,
         agent=flight.agent,
         spec=task.spec["v"] if task is not None else 0,
+        signed_at=flight.announced_at - shift,
         good_until=flight.announced_at - shift + life,
         backdated=backdated,
     )

@@ -58,7 +58,7 @@ class Restore:
         copy.put_back(store)
         for name, value in copy.remembered.items():
             setattr(world.checkers, name, value)
-        world.checkers.restored(lost)
+        world.checkers.restored(lost, world.now)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -54,6 +54,8 @@ class Request:
     verb: Verb
     agent: Agent
     spec: int
+    signed_at: datetime
+    """When it was announced."""
     good_until: datetime
     """By the vendor's clock: the end of the signature's life."""
     backdated: bool
