@@ -72,7 +72,9 @@ class Daemon:
 
     def events(self, event: str) -> list[dict[str, Any]]:
         """Return the log's lines about an event."""
-        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        # It may be in the middle of a line just now.
+        whole, _, _ = self.log().rpartition("\n")
+        lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == event]
 
     async def ended(self, within_s: float = PATIENCE_S) -> int:

@@ -44,8 +44,9 @@ async def test_the_other_takes_over_from_one_that_was_killed(postgres_scene: Sce
     ids = [f"taken-{customer.name}" for customer in customers]
     await scene.app.write(*(task(customer, f"taken-{customer.name}") for customer in customers))
     await scene.wait_for_faults()
-    second = await scene.start_daemon("two")
+    # At once: until then it may give its calls up, and go on by itself.
     await first.kill()
+    second = await scene.start_daemon("two")
     for id_ in ids:
         await scene.wait(id_, phase="running")
         calls = await scene.calls(id_)
