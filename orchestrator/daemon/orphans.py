@@ -7,7 +7,7 @@ the same claims, calls and settles.
 Rule: nothing is called from here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, TypeVarTuple, assert_never
@@ -57,6 +57,16 @@ Ts = TypeVarTuple("Ts")
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Todo:
+    """What one look found."""
+
+    now: datetime
+    loose: Sequence[Loose]
+    inserted: Sequence[str]
+    is_any_left: bool
+
+
 @dataclass(slots=True, kw_only=True)
 class Watch:
     """Runs beside the scheduler."""
@@ -89,23 +99,25 @@ class Watch:
             await anyio.sleep(LOOK_EVERY_S)
 
     async def _look(self) -> None:
-        await self._look_at_facts()
-        for id_ in await self.database.read(orphans.unseen, self.book.names, PAGE):
+        """Do what there is to do. Mostly there is nothing, and one read says so."""
+        todo = await self.database.read(self._read)
+        for id_ in todo.inserted:
             await self._do(id_, self._admit, id_)
-        if await self.database.read(self._is_any_left):
+        if todo.is_any_left:
             await self._do("reported", self._sweep)
-
-    async def _look_at_facts(self) -> None:
-        """Judge what vendors told, page by page: what must wait hides nothing behind it."""
-        for _ in range(PAGES_MAX):
-            now, found = await self.database.read(self._read_page, self._after)
-            for loose in found:
-                if self._is_ready(loose, now):
-                    await self._do(loose.fact.key, self._judge, loose.account, loose.fact.key)
-            if len(found) < PAGE:
-                self._after = fact_reading.BEGIN
+        await self._judge_page(todo)
+        for _ in range(PAGES_MAX - 1):
+            if self._after == fact_reading.BEGIN:
                 return
-            self._after = (found[-1].received_at, found[-1].fact.key)
+            await self._judge_page(await self.database.read(self._read))
+
+    async def _judge_page(self, todo: _Todo) -> None:
+        """Judge what vendors told, page by page: what must wait hides nothing behind it."""
+        for loose in todo.loose:
+            if self._is_ready(loose, todo.now):
+                await self._do(loose.fact.key, self._judge, loose.account, loose.fact.key)
+        last = todo.loose[-1] if len(todo.loose) == PAGE else None
+        self._after = fact_reading.BEGIN if last is None else (last.received_at, last.fact.key)
 
     async def _do(self, what: str, work: Callable[[Connection, *Ts], bool], *args: *Ts) -> None:
         """Do one thing in one transaction. What fails is told once, and tried at the next look."""
@@ -125,14 +137,17 @@ class Watch:
 
     # --- what there is to do
 
-    def _read_page(
-        self, connection: Connection, after: fact_reading.Cursor
-    ) -> tuple[datetime, list[Loose]]:
-        now = database_now(connection)
+    def _read(self, connection: Connection) -> _Todo:
+        now, names = database_now(connection), self.book.names
         page = fact_reading.Page(
-            accounts=self.book.names, ended_by=self._ended_by(now), after=after, most=PAGE
+            accounts=names, ended_by=self._ended_by(now), after=self._after, most=PAGE
         )
-        return now, fact_reading.loose(connection, page)
+        return _Todo(
+            now=now,
+            loose=fact_reading.loose(connection, page),
+            inserted=orphans.unseen(connection, names, PAGE),
+            is_any_left=self._is_any_left(connection),
+        )
 
     def _is_ready(self, loose: Loose, now: datetime) -> bool:
         """Return whether there is anything to write about a fact now."""

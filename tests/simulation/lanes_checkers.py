@@ -219,6 +219,9 @@ class LaneCheckers:
             is_tried = is_tried and reason == Reason.OUTCOME_UNKNOWN
             was_heard = reason not in {*UNHEARD, NOT_READY} and not is_tried
             was_heard = was_heard and not self._was_overtaken(store.commands[command.id], store)
+            # Written before the press, whatever its number, and for an agent that has ended.
+            is_of_another = reason == Reason.AGENT_ENDED and command.position < press.position
+            was_heard = was_heard and not is_of_another
             if is_release and was_heard and order_of(command) > opened:
                 raise Broken("microphone", f"{press.id} opened it, {command.id} did not close it")
 
