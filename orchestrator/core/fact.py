@@ -7,10 +7,14 @@ Rule 2: facts come late, twice and in any order. What counts is when it happened
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from orchestrator.core.model import Agent, EndReason
+
+CLOCK_NOISE: Final = timedelta(seconds=1)
+"""How far a vendor's time may be off although its clock is known: a `Date` has whole seconds."""
 
 
 class Event(StrEnum):

@@ -8,17 +8,14 @@ Rule 3: nothing here starts anything, and nothing told makes up for a stop that 
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Final, assert_never
+from typing import assert_never
 
 from orchestrator.core.ending import bill, close_on_evidence, end_by_itself
-from orchestrator.core.fact import Event, Fact, bears, find, in_order
+from orchestrator.core.fact import CLOCK_NOISE, Event, Fact, bears, find, in_order
 from orchestrator.core.incarnation import adopt, ask_anew
 from orchestrator.core.late import another
 from orchestrator.core.model import Account, Agent, EndReason, Evidence, Row, Step
 from orchestrator.core.replace import replace
-
-CLOCK_NOISE: Final = timedelta(seconds=1)
-"""How far a vendor's time may be off although its clock is known: a `Date` has whole seconds."""
 
 
 def hear(row: Row, facts: Iterable[Fact], account: Account, now: datetime) -> Step:

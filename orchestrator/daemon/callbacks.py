@@ -22,6 +22,7 @@ import anyio
 import structlog
 from aiohttp import web
 
+from orchestrator.core.fact import CLOCK_NOISE
 from orchestrator.core.replace import replace
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.callback_tally import CallbackTally, Result
@@ -42,8 +43,6 @@ FINISH_WITHIN_S: Final = 5.0
 ANSWER_WITHIN_S: Final = 1.0
 """How long the answers of those then take to leave."""
 BACKLOG: Final = 128
-OFFSET_NOISE: Final = timedelta(seconds=1)
-"""The vendors' clocks are known from whole seconds."""
 TAKEN: Final = b'{"code":0}'
 """What Tencent recommends to answer; the others look at the status alone."""
 
@@ -248,7 +247,7 @@ class Receiver:
         in which an agent's facts happened.
         """
         offset = self._book.offset(account)
-        return offset if abs(offset) > OFFSET_NOISE else timedelta(0)
+        return offset if abs(offset) > CLOCK_NOISE else timedelta(0)
 
     async def _read(self, request: web.Request) -> bytes | Result:
         """Return the body, or why it was not read to its end."""
