@@ -46,6 +46,8 @@ LEASE: Final = timedelta(seconds=3)
 """A lane's lease is short: after a crash an open microphone must not wait for a task's lease."""
 LOOK_AGAIN: Final = timedelta(seconds=1)
 """When a lane is looked at again whose task has no status yet."""
+TURN: Final = timedelta(microseconds=1)
+"""What lanes that are parked together are apart: the databases keep no less."""
 SETTLES_MAX: Final = 4 * lanes.COMMANDS_MAX
 """More verdicts than one look at a lane can need."""
 
@@ -287,7 +289,9 @@ class _LaneClaim:
         """Let a lane wait for a slot, and keep since when. Parked once, it is left untouched."""
         if view.lane is held.lane and held.parked_kind is kind:
             return
-        since = held.due_at if held.due_at is not None and held.due_at < self.now else self.now
+        # Who is parked at one and the same time keeps the order in which they came.
+        parked = self.now + TURN * self.claimed.lacking.total()
+        since = held.due_at if held.due_at is not None and held.due_at < self.now else parked
         self.held.append(HeldLane(lane=view.lane, due_at=since, parked_kind=kind))
 
     def _bury(self, lane: Lane, commands: tuple[Command, ...]) -> None:
