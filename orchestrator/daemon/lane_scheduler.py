@@ -33,6 +33,7 @@ from orchestrator.daemon.lane_claim import (
 from orchestrator.daemon.lane_settle import CommandSettlement
 from orchestrator.daemon.lane_settler import LaneSettler
 from orchestrator.daemon.limiter import Action, Limiter, Ticket
+from orchestrator.daemon.pulse import Loop, Pulse
 from orchestrator.daemon.tally import Tally
 from orchestrator.store import daemons, lane_queue
 from orchestrator.store.engine import Connection, Database, DatabaseAway, StatementError
@@ -65,6 +66,7 @@ class LaneParts:
     tally: Tally
     seat: Seat
     desk: LaneDesk
+    pulse: Pulse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +106,11 @@ class LaneScheduler:
                 if not is_away:
                     log.warning("lanes_away", error=str(error))
                 is_away = True
+                self._parts.pulse.turn(Loop.LANES, passed=False)
                 await anyio.sleep(AWAY_WAIT_S)
                 continue
             is_away = False
+            self._parts.pulse.turn(Loop.LANES, passed=True)
             if wait is not None:
                 await self._parts.seat.wait(wait)
 

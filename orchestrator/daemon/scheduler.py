@@ -33,6 +33,7 @@ from orchestrator.daemon.failing import Failing
 from orchestrator.daemon.gateway import Gateway
 from orchestrator.daemon.limiter import Action, Limiter, Ticket
 from orchestrator.daemon.look import Glance, Seen, look
+from orchestrator.daemon.pulse import Loop, Pulse
 from orchestrator.daemon.settler import Settler
 from orchestrator.store import daemons
 from orchestrator.store.engine import Database, DatabaseAway, StatementError
@@ -68,6 +69,7 @@ class Parts:
     desk: Desk
     notified: bool
     """Whether triggers wake this daemon only while its row says that it sleeps."""
+    pulse: Pulse
 
 
 class Scheduler:
@@ -85,8 +87,6 @@ class Scheduler:
         self._surveyed_ns = 0
         self._asleep = False
         self._draining = anyio.Event()
-        self.turned_ns = boot_ns()
-        """When the loop last turned."""
 
     def drain(self) -> None:
         """Claim nothing more. Calls in flight go on."""
@@ -101,18 +101,19 @@ class Scheduler:
         """Run passes. Calls are started in `calls`, and may outlive this."""
         away_s = 0.0
         while not self._draining.is_set():
-            self.turned_ns = boot_ns()
             try:
                 wait = await self._pass(calls)
             except (DatabaseAway, StatementError) as error:
                 if not away_s:
                     log.warning("database_away", error=str(error))
+                self._parts.pulse.turn(Loop.TASKS, passed=False)
                 away_s = min(AWAY_WAIT_MAX_S, away_s * 2 or 0.05)
                 await anyio.sleep(away_s)
                 continue
             if away_s:
                 log.info("database_back")
                 away_s = 0.0
+            self._parts.pulse.turn(Loop.TASKS, passed=True)
             if wait is not None:
                 await self._parts.seat.wait(wait)
 

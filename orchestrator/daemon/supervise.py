@@ -7,12 +7,10 @@ goes. What is not finished by the deadline is left announced, as after a crash.
 
 import gc
 import os
-import secrets as lots
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import Final, TypeVar
 from uuid import uuid4
 
@@ -21,30 +19,17 @@ import structlog
 from anyio.abc import TaskGroup
 
 from orchestrator import __version__
-from orchestrator.core.names import RANDOM_LENGTH, compose
-from orchestrator.core.orphan import Owner
-from orchestrator.daemon import callbacks, orphans, recorder, settler
-from orchestrator.daemon.book import Book, Keys
-from orchestrator.daemon.claim import Desk
-from orchestrator.daemon.gateway import Gateway
-from orchestrator.daemon.janitor import Janitor
-from orchestrator.daemon.lane_claim import LaneDesk
-from orchestrator.daemon.lane_scheduler import LaneParts, LaneScheduler
-from orchestrator.daemon.lane_settle import LaneSettling
-from orchestrator.daemon.lane_settler import LaneSettler
-from orchestrator.daemon.limiter import Action, Limiter
-from orchestrator.daemon.scheduler import Parts, Scheduler
-from orchestrator.daemon.settler import Settler
+from orchestrator.daemon import callbacks
+from orchestrator.daemon.book import Book
 from orchestrator.daemon.setup import Setup
-from orchestrator.daemon.tally import Tally
 from orchestrator.daemon.timekeeper import Timekeeper
-from orchestrator.daemon.transport import Transport
+from orchestrator.daemon.wiring import Begun, Loops, Wiring
 from orchestrator.errors import ConfigError, UsageError
 from orchestrator.store import accounts, daemons, version
 from orchestrator.store.engine import Connection, DatabaseAway
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.single import hold_single_daemon
-from orchestrator.wake.fan import Fan, Seat
+from orchestrator.wake.fan import Fan
 
 RETRY_FIRST_S: Final = 0.2
 RETRY_LAST_S: Final = 5.0
@@ -77,7 +62,7 @@ async def run(setup: Setup) -> None:
         begun = await _begin(setup)
         _spare_collector()
         try:
-            await _Daemon(setup, begun, listening).serve(signals)
+            await _Daemon(Wiring(setup, begun), listening).serve(signals)
         finally:
             with anyio.CancelScope(shield=True):
                 await _end(setup, begun)
@@ -118,16 +103,7 @@ def _hold(setup: Setup) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Begun:
-    """What the first transaction told."""
-
-    daemon_id: str
-    mark: str
-    book: Book
-
-
-async def _begin(setup: Setup) -> _Begun:
+async def _begin(setup: Setup) -> Begun:
     """Register this daemon. Raises UsageError."""
     book = Book(setup.keys)
     one = daemons.Daemon(
@@ -146,7 +122,7 @@ async def _begin(setup: Setup) -> _Begun:
     for name in sorted(setup.abandoned):
         log.warning("account_abandoned", account=name)
     log.info("started", daemon=setup.name, accounts=list(one.accounts), version=__version__)
-    return _Begun(daemon_id=one.id, mark=mark, book=book)
+    return Begun(daemon_id=one.id, mark=mark, book=book)
 
 
 def _register(
@@ -175,7 +151,7 @@ def _renew(connection: Connection, renewed: daemons.Renewed) -> None:
     accounts.probe_denied(connection, renewed.accounts, now)
 
 
-async def _end(setup: Setup, begun: _Begun) -> None:
+async def _end(setup: Setup, begun: Begun) -> None:
     try:
         with anyio.fail_after(SIGN_OFF_S):
             await setup.database.write(daemons.sign_off, begun.daemon_id)
@@ -184,70 +160,40 @@ async def _end(setup: Setup, begun: _Begun) -> None:
     log.info("stopped", daemon=setup.name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Loops:
-    """What runs until it drains, and what settles what they began."""
-
-    tasks: Scheduler
-    lanes: LaneScheduler
-    settling: Settler
-    lane_settling: LaneSettler
-
-    def finish(self) -> None:
-        """All calls have ended: settle what they came to, and end."""
-        self.settling.finish()
-        self.lane_settling.finish()
-
-
 class _Daemon:
-    """The parts of a running daemon, wired."""
+    """A daemon that runs, from its first pass to the last outcome."""
 
-    def __init__(self, setup: Setup, begun: _Begun, listening: callbacks.Listening | None) -> None:
-        self.setup = setup
-        self.begun = begun
+    def __init__(self, wiring: Wiring, listening: callbacks.Listening | None) -> None:
+        self.wiring = wiring
+        self.setup = wiring.setup
         self.listening = listening
-        self.book = begun.book
-        self.tally = Tally()
-        self.tasks_seat, self.lanes_seat = Seat(), Seat()
-        self.limiter = Limiter(setup.database, _limits(setup.keys))
-        self.transport = Transport(now=self.book.timekeeper.now, on_date=self.book.note_offset)
-        self.gateway = Gateway(
-            transport=self.transport,
-            limiter=self.limiter,
-            book=self.book,
-            redact=setup.redact,
-        )
         self.working = anyio.CancelScope()
 
     async def serve(self, signals: AsyncIterator[signal.Signals]) -> None:
         """Run everything, until it is asked to stop and what was begun is done."""
-        async with self.transport, self.setup.open_waker() as waker:
-            settling, lane_settling = Settler(self._settler_desk()), self._lane_settler()
-            loops = _Loops(
-                tasks=Scheduler(self._parts(settling)),
-                lanes=LaneScheduler(self._lane_parts(lane_settling)),
-                settling=settling,
-                lane_settling=lane_settling,
-            )
-            janitor = self._janitor(loops.tasks)
+        wiring = self.wiring
+        async with wiring.transport, self.setup.open_waker() as waker:
+            loops = wiring.loops()
+            janitor = wiring.janitor(loops.tasks)
             async with anyio.create_task_group() as aside:
-                aside.start_soon(Fan(waker, (self.tasks_seat, self.lanes_seat)).run)
+                aside.start_soon(Fan(waker, (wiring.tasks_seat, wiring.lanes_seat)).run)
                 aside.start_soon(self._watch, signals, loops)
                 for work in (janitor.beat, janitor.sweep, janitor.prune, janitor.free):
                     aside.start_soon(work)
-                aside.start_soon(self._orphans().run)
+                aside.start_soon(wiring.orphans().run)
                 with self.working:
                     await self._work(loops)
                 if self.working.cancelled_caught:
                     log.warning("cut_off", message="what was not settled is left announced")
                 aside.cancel_scope.cancel()
 
-    async def _work(self, loops: _Loops) -> None:
+    async def _work(self, loops: Loops) -> None:
         async with anyio.create_task_group() as outcomes:
             outcomes.start_soon(loops.settling.run)
             outcomes.start_soon(loops.lane_settling.run)
             # The last calls may be told of at once, so callbacks are heard until those have ended.
-            async with self._receive_callbacks(), anyio.create_task_group() as calls:
+            hearing = self.wiring.receive_callbacks(self.listening)
+            async with hearing, anyio.create_task_group() as calls:
                 async with anyio.create_task_group() as passes:
                     passes.start_soon(loops.tasks.run, calls)
                     passes.start_soon(loops.lanes.run, calls)
@@ -255,14 +201,13 @@ class _Daemon:
                 self._limit(calls)
             loops.finish()
 
-    async def _watch(self, signals: AsyncIterator[signal.Signals], loops: _Loops) -> None:
+    async def _watch(self, signals: AsyncIterator[signal.Signals], loops: Loops) -> None:
         async for number in signals:
             log.info("signal", signal=signal.Signals(number).name)
             if number == signal.SIGHUP:
                 await self._reload()
             else:
-                loops.tasks.drain()
-                loops.lanes.drain()
+                loops.drain()
                 self._limit_work()
 
     async def _reload(self) -> None:
@@ -272,10 +217,9 @@ class _Daemon:
         except ConfigError as error:
             log.error("reload_refused", error=str(error))  # noqa: TRY400 - the sentence says it all
             return
-        self.book.renew(keys)
-        self.limiter.renew(_limits(keys))
+        self.wiring.renew(keys)
         names = sorted(keys.accounts)
-        renewed = daemons.Renewed(daemon_id=self.begun.daemon_id, accounts=names)
+        renewed = daemons.Renewed(daemon_id=self.wiring.begun.daemon_id, accounts=names)
         await _until_reachable(lambda: self.setup.database.write(_renew, renewed))
         log.info("reloaded", accounts=names)
 
@@ -289,104 +233,3 @@ class _Daemon:
         calls.cancel_scope.deadline = (
             anyio.current_time() + self.setup.shutdown_timeout.total_seconds()
         )
-
-    def _nudge(self) -> None:
-        self.tasks_seat.nudge()
-        self.lanes_seat.nudge()
-
-    def _receive_callbacks(self) -> AbstractAsyncContextManager[None]:
-        desk = recorder.Desk(
-            database=self.setup.database,
-            daemon_name=self.setup.name,
-            nudge=self.tasks_seat.nudge,
-        )
-        return callbacks.receive(self.listening, desk, self.book, self.book.timekeeper.now)
-
-    def _lane_settler(self) -> LaneSettler:
-        who = LaneSettling(daemon_id=self.begun.daemon_id, daemon_name=self.setup.name)
-        return LaneSettler(self.setup.database, who, self.lanes_seat.nudge)
-
-    def _lane_parts(self, lane_settling: LaneSettler) -> LaneParts:
-        return LaneParts(
-            database=self.setup.database,
-            limiter=self.limiter,
-            gateway=self.gateway,
-            settler=lane_settling,
-            tally=self.tally,
-            seat=self.lanes_seat,
-            desk=LaneDesk(
-                daemon_id=self.begun.daemon_id,
-                daemon_name=self.setup.name,
-                book=self.book,
-                gap_timeout=self.setup.gap_timeout,
-                command_ttl=self.setup.command_ttl,
-            ),
-        )
-
-    def _settler_desk(self) -> settler.Desk:
-        return settler.Desk(
-            database=self.setup.database,
-            limiter=self.limiter,
-            book=self.book,
-            tally=self.tally,
-            daemon_id=self.begun.daemon_id,
-            daemon_name=self.setup.name,
-            owner=self._owner(),
-            nudge=self._nudge,
-        )
-
-    def _owner(self) -> Owner:
-        return Owner(prefix=self.setup.owner_prefix, mark=self.begun.mark)
-
-    def _orphans(self) -> orphans.Watch:
-        return orphans.Watch(
-            database=self.setup.database,
-            book=self.book,
-            owner=self._owner(),
-            daemon_id=self.begun.daemon_id,
-            daemon_name=self.setup.name,
-            nudge=self.tasks_seat.nudge,
-        )
-
-    def _parts(self, settling: Settler) -> Parts:
-        desk = Desk(
-            daemon_id=self.begun.daemon_id,
-            daemon_name=self.setup.name,
-            lease=self.setup.lease,
-            book=self.book,
-            draw_name=self._draw_name,
-            redact=self.setup.redact,
-        )
-        return Parts(
-            database=self.setup.database,
-            limiter=self.limiter,
-            gateway=self.gateway,
-            settler=settling,
-            seat=self.tasks_seat,
-            on_pass=self.lanes_seat.nudge,
-            desk=desk,
-            notified=self.setup.notified,
-        )
-
-    def _janitor(self, scheduler: Scheduler) -> Janitor:
-        return Janitor(
-            database=self.setup.database,
-            book=self.book,
-            tally=self.tally,
-            daemon_id=self.begun.daemon_id,
-            daemon_name=self.setup.name,
-            keep=self.setup.keep,
-            is_draining=scheduler.is_draining,
-        )
-
-    def _draw_name(self) -> str:
-        drawn = lots.token_bytes(RANDOM_LENGTH)
-        return compose(self.setup.owner_prefix, self.begun.mark, drawn)
-
-
-def _limits(keys: Keys) -> dict[Action, int]:
-    return {
-        Action(account=name, name=action): limit
-        for name, runtime in keys.accounts.items()
-        for action, limit in runtime.limits.items()
-    }

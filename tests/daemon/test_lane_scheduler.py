@@ -26,6 +26,7 @@ from orchestrator.daemon.lane_scheduler import (
 from orchestrator.daemon.lane_settle import LaneSettling
 from orchestrator.daemon.lane_settler import LaneSettler
 from orchestrator.daemon.limiter import Action, Limiter
+from orchestrator.daemon.pulse import Pulse
 from orchestrator.daemon.tally import Tally
 from orchestrator.daemon.transport import Transport
 from orchestrator.store.engine import Database, open_database
@@ -108,6 +109,7 @@ class Bench:
             tally=Tally(),
             seat=self.seat,
             desk=desk,
+            pulse=Pulse(),
         )
         return LaneScheduler(parts), settler
 

@@ -16,6 +16,7 @@ from orchestrator.daemon import settler
 from orchestrator.daemon.book import Book, Keys
 from orchestrator.daemon.gateway import Gateway
 from orchestrator.daemon.limiter import Limiter
+from orchestrator.daemon.pulse import Pulse
 from orchestrator.daemon.scheduler import LONGEST_WAIT, Parts, Scheduler
 from orchestrator.daemon.tally import Tally
 from orchestrator.daemon.transport import Transport
@@ -72,6 +73,7 @@ class Bench:
     scheduler: Scheduler
     settling: settler.Settler
     seat: Watched
+    pulse: Pulse
 
     @property
     def database(self) -> Database:
@@ -130,7 +132,7 @@ async def open_bench(database: Database) -> AsyncIterator[Bench]:
 
 
 def wire(daemon: Daemon, simulator: Simulator, transport: Transport, seat: Watched) -> Bench:
-    database, book = daemon.database, daemon.desk.book
+    database, book, pulse = daemon.database, daemon.desk.book, Pulse()
     limiter = Limiter(database, {})
     settling = settler.Settler(
         settler.Desk(
@@ -154,8 +156,9 @@ def wire(daemon: Daemon, simulator: Simulator, transport: Transport, seat: Watch
         on_pass=lambda: None,
         desk=daemon.desk,
         notified=False,
+        pulse=pulse,
     )
-    return Bench(daemon, simulator, Scheduler(parts), settling, seat)
+    return Bench(daemon, simulator, Scheduler(parts), settling, seat, pulse)
 
 
 @pytest.fixture
@@ -328,11 +331,8 @@ async def test_with_nothing_to_do_the_loop_rests_as_long_as_it_may(
 async def test_a_hint_is_one_pass(bench: Bench) -> None:
     """Each pass at rest ends in a wait: what wakes it for nothing costs one look, and no more."""
     bench.seat.hints_for_nothing = RESTS
-    passes = 0
-    turned_ns = 0
+    passes: list[int] = []
+    bench.pulse.on_turn(lambda: passes.append(1))
     async with bench.turning():
-        while not bench.seat.is_done.is_set():
-            await anyio.lowlevel.checkpoint()
-            if bench.scheduler.turned_ns != turned_ns:
-                turned_ns, passes = bench.scheduler.turned_ns, passes + 1
-    assert passes <= RESTS + 2
+        await bench.seat.is_done.wait()
+    assert RESTS <= len(passes) <= RESTS + 2

@@ -1,0 +1,201 @@
+"""The parts of a running daemon, and who is given what: the one picture of how they hang together.
+
+Rule 1: it builds and wires, and starts nothing; the order of things is `supervise`'s.
+Rule 2: what several parts share is made once, here: the book, the limiter, the tallies, the pulse.
+"""
+
+import secrets as lots
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from orchestrator.core.names import RANDOM_LENGTH, compose
+from orchestrator.core.orphan import Owner
+from orchestrator.daemon import callbacks, orphans, recorder, settler
+from orchestrator.daemon.book import Book, Keys
+from orchestrator.daemon.claim import Desk
+from orchestrator.daemon.gateway import Gateway
+from orchestrator.daemon.janitor import Janitor
+from orchestrator.daemon.lane_claim import LaneDesk
+from orchestrator.daemon.lane_scheduler import LaneParts, LaneScheduler
+from orchestrator.daemon.lane_settle import LaneSettling
+from orchestrator.daemon.lane_settler import LaneSettler
+from orchestrator.daemon.limiter import Action, Limiter
+from orchestrator.daemon.pulse import Pulse
+from orchestrator.daemon.scheduler import Parts, Scheduler
+from orchestrator.daemon.settler import Settler
+from orchestrator.daemon.setup import Setup
+from orchestrator.daemon.tally import Tally
+from orchestrator.daemon.transport import Transport
+from orchestrator.wake.fan import Seat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """What the first transaction told."""
+
+    daemon_id: str
+    mark: str
+    book: Book
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loops:
+    """What runs until it drains, and what settles what they began."""
+
+    tasks: Scheduler
+    lanes: LaneScheduler
+    settling: Settler
+    lane_settling: LaneSettler
+
+    def drain(self) -> None:
+        """Claim nothing more."""
+        self.tasks.drain()
+        self.lanes.drain()
+
+    def finish(self) -> None:
+        """All calls have ended: settle what they came to, and end."""
+        self.settling.finish()
+        self.lane_settling.finish()
+
+
+class Wiring:
+    """Makes the parts of one daemon."""
+
+    def __init__(self, setup: Setup, begun: Begun) -> None:
+        self.setup = setup
+        self.begun = begun
+        self.book = begun.book
+        self.tally = Tally()
+        self.pulse = Pulse()
+        self.tasks_seat, self.lanes_seat = Seat(), Seat()
+        self.limiter = Limiter(setup.database, _limits(setup.keys))
+        self.transport = Transport(now=self.book.timekeeper.now, on_date=self.book.note_offset)
+        self.gateway = Gateway(
+            transport=self.transport,
+            limiter=self.limiter,
+            book=self.book,
+            redact=setup.redact,
+        )
+
+    def loops(self) -> Loops:
+        """Return the two loops, and what settles for them."""
+        settling, lane_settling = Settler(self._settler_desk()), self._lane_settler()
+        return Loops(
+            tasks=Scheduler(self._parts(settling)),
+            lanes=LaneScheduler(self._lane_parts(lane_settling)),
+            settling=settling,
+            lane_settling=lane_settling,
+        )
+
+    def renew(self, keys: Keys) -> None:
+        """Let every part go by new accounts, limits and secrets from now on."""
+        self.book.renew(keys)
+        self.limiter.renew(_limits(keys))
+
+    def receive_callbacks(
+        self, listening: callbacks.Listening | None
+    ) -> AbstractAsyncContextManager[None]:
+        """Receive callbacks while the context is open."""
+        desk = recorder.Desk(
+            database=self.setup.database,
+            daemon_name=self.setup.name,
+            nudge=self.tasks_seat.nudge,
+        )
+        return callbacks.receive(listening, desk, self.book, self.book.timekeeper.now)
+
+    def orphans(self) -> orphans.Watch:
+        """Return the watch for what runs at the vendors and has no row."""
+        return orphans.Watch(
+            database=self.setup.database,
+            book=self.book,
+            owner=self._owner(),
+            daemon_id=self.begun.daemon_id,
+            daemon_name=self.setup.name,
+            nudge=self.tasks_seat.nudge,
+        )
+
+    def janitor(self, scheduler: Scheduler) -> Janitor:
+        """Return what is done beside the work."""
+        return Janitor(
+            database=self.setup.database,
+            book=self.book,
+            tally=self.tally,
+            daemon_id=self.begun.daemon_id,
+            daemon_name=self.setup.name,
+            keep=self.setup.keep,
+            is_draining=scheduler.is_draining,
+        )
+
+    def _settler_desk(self) -> settler.Desk:
+        return settler.Desk(
+            database=self.setup.database,
+            limiter=self.limiter,
+            book=self.book,
+            tally=self.tally,
+            daemon_id=self.begun.daemon_id,
+            daemon_name=self.setup.name,
+            owner=self._owner(),
+            nudge=self._nudge,
+        )
+
+    def _lane_settler(self) -> LaneSettler:
+        who = LaneSettling(daemon_id=self.begun.daemon_id, daemon_name=self.setup.name)
+        return LaneSettler(self.setup.database, who, self.lanes_seat.nudge)
+
+    def _parts(self, settling: Settler) -> Parts:
+        desk = Desk(
+            daemon_id=self.begun.daemon_id,
+            daemon_name=self.setup.name,
+            lease=self.setup.lease,
+            book=self.book,
+            draw_name=self._draw_name,
+            redact=self.setup.redact,
+        )
+        return Parts(
+            database=self.setup.database,
+            limiter=self.limiter,
+            gateway=self.gateway,
+            settler=settling,
+            seat=self.tasks_seat,
+            on_pass=self.lanes_seat.nudge,
+            desk=desk,
+            notified=self.setup.notified,
+            pulse=self.pulse,
+        )
+
+    def _lane_parts(self, lane_settling: LaneSettler) -> LaneParts:
+        return LaneParts(
+            database=self.setup.database,
+            limiter=self.limiter,
+            gateway=self.gateway,
+            settler=lane_settling,
+            tally=self.tally,
+            seat=self.lanes_seat,
+            desk=LaneDesk(
+                daemon_id=self.begun.daemon_id,
+                daemon_name=self.setup.name,
+                book=self.book,
+                gap_timeout=self.setup.gap_timeout,
+                command_ttl=self.setup.command_ttl,
+            ),
+            pulse=self.pulse,
+        )
+
+    def _owner(self) -> Owner:
+        return Owner(prefix=self.setup.owner_prefix, mark=self.begun.mark)
+
+    def _nudge(self) -> None:
+        self.tasks_seat.nudge()
+        self.lanes_seat.nudge()
+
+    def _draw_name(self) -> str:
+        drawn = lots.token_bytes(RANDOM_LENGTH)
+        return compose(self.setup.owner_prefix, self.begun.mark, drawn)
+
+
+def _limits(keys: Keys) -> dict[Action, int]:
+    return {
+        Action(account=name, name=action): limit
+        for name, runtime in keys.accounts.items()
+        for action, limit in runtime.limits.items()
+    }
