@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, Executable, text
 
 T = TypeVar("T")
 
@@ -60,6 +60,8 @@ class Overview:
 class Explained:
     """One task, or one command, for a person."""
 
+    row: View
+    """Of `task_explain` or `command_explain`; the latter has a `command_id`."""
     sentence: str
     waiting: Sequence[View]
     """A task's commands that are not settled, rows of `command_explain`, oldest first."""
@@ -70,9 +72,9 @@ class Explained:
 def overview(connection: Connection) -> Overview:
     """Return the tasks, how many are not as desired, and the accounts' health."""
     return Overview(
-        tasks=_rows(connection, _OVERVIEW.bindparams(shown=SHOWN_TASKS)),
-        convergence=_rows(connection, _CONVERGENCE),
-        accounts=_rows(connection, _HEALTH),
+        tasks=read_rows(connection, _OVERVIEW.bindparams(shown=SHOWN_TASKS)),
+        convergence=read_rows(connection, _CONVERGENCE),
+        accounts=read_rows(connection, _HEALTH),
     )
 
 
@@ -85,25 +87,32 @@ def explain(connection: Connection, id_: str) -> Explained | None:
 
 
 def _explain_task(connection: Connection, id_: str) -> Explained | None:
-    found = _rows(connection, _TASK.bindparams(id=id_))
+    found = read_rows(connection, _TASK.bindparams(id=id_))
     if not found:
         return None
     return Explained(
+        row=found[0],
         sentence=found[0]["explanation"],
-        waiting=_rows(connection, _WAITING.bindparams(id=id_, shown=SHOWN_COMMANDS)),
-        events=_rows(connection, _HISTORY.bindparams(id=id_, shown=SHOWN_EVENTS)),
+        waiting=read_rows(connection, _WAITING.bindparams(id=id_, shown=SHOWN_COMMANDS)),
+        events=read_rows(connection, _HISTORY.bindparams(id=id_, shown=SHOWN_EVENTS)),
     )
 
 
 def _explain_command(connection: Connection, id_: str) -> Explained | None:
-    found = _rows(connection, _COMMAND.bindparams(id=id_))
+    found = read_rows(connection, _COMMAND.bindparams(id=id_))
     if not found:
         return None
     told = _COMMAND_HISTORY.bindparams(id=id_, task_id=found[0]["task_id"], shown=SHOWN_EVENTS)
-    return Explained(sentence=found[0]["explanation"], waiting=(), events=_rows(connection, told))
+    return Explained(
+        row=found[0],
+        sentence=found[0]["explanation"],
+        waiting=(),
+        events=read_rows(connection, told),
+    )
 
 
-def _rows(connection: Connection, statement: TextClause) -> Sequence[View]:
+def read_rows(connection: Connection, statement: Executable) -> Sequence[View]:
+    """Return what a statement on views or tables selects, the same from both databases."""
     return [
         {name: _as_read(name, value) for name, value in row.items()}
         for row in connection.execute(statement).mappings()
