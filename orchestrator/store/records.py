@@ -34,6 +34,8 @@ LATENCY_BOUNDS_MS: Final = (
 )
 """Upper bounds of the 24 buckets of `call_minute`, milliseconds; the last holds all slower ones."""
 
+_OF_TASK: Final = text("task_id NOT LIKE '~%'")
+
 agent_status: Final = Table(
     "agent_status",
     metadata,
@@ -124,6 +126,14 @@ agent_status: Final = Table(
         "parked_at",
         postgresql_where=text("parked_class IS NOT NULL"),
         sqlite_where=text("parked_class IS NOT NULL"),
+    ),
+    # For people and metrics: what is not at rest, and how many there are of each.
+    Index(
+        "ix_agent_status_phase_account",
+        "phase",
+        "account",
+        postgresql_where=_OF_TASK,
+        sqlite_where=_OF_TASK,
     ),
     Index(
         "ix_agent_status_stopped_at",

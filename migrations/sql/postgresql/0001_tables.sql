@@ -194,6 +194,7 @@ CREATE TABLE agent_status (
 
 CREATE INDEX ix_agent_status_due_at ON agent_status (due_at) WHERE phase <> 'running' AND due_at IS NOT NULL;
 CREATE INDEX ix_agent_status_parked ON agent_status (account, parked_class, parked_verb, priority DESC, parked_at) WHERE parked_class IS NOT NULL;
+CREATE INDEX ix_agent_status_phase_account ON agent_status (phase, account) WHERE task_id NOT LIKE '~%';
 CREATE INDEX ix_agent_status_poll_due_at ON agent_status (due_at) WHERE phase = 'running' AND due_at IS NOT NULL;
 CREATE INDEX ix_agent_status_stop_due_at ON agent_status (stop_due_at) WHERE stop_due_at IS NOT NULL;
 CREATE INDEX ix_agent_status_stopped_at ON agent_status (stopped_at) WHERE stopped_at IS NOT NULL;
