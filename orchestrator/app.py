@@ -4,20 +4,21 @@ Rule 1: the only file that names the concrete classes: the vendors' adapters, th
 Rule 2: it builds and wires; it does no I/O. Opening a connection is left to its first use.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Final, assert_never
 
-from orchestrator import settings
+from orchestrator import log, settings
+from orchestrator.changes import Changes, compare
 from orchestrator.config import Config, open_config
 from orchestrator.core.model import Account
 from orchestrator.daemon.book import AccountRuntime, Keys
-from orchestrator.daemon.callbacks import Listen
 from orchestrator.daemon.janitor import Keep
+from orchestrator.daemon.listening import Listen
 from orchestrator.daemon.setup import Setup
 from orchestrator.errors import UsageError
-from orchestrator.log import Redactor, logger
+from orchestrator.log import Redactor
 from orchestrator.providers.base import Provider
 from orchestrator.providers.tencent import Tencent
 from orchestrator.providers.volcengine import Volcengine
@@ -29,10 +30,10 @@ from orchestrator.wake.poll import PollWaker
 from orchestrator.wake.postgres import PostgresWaker
 from orchestrator.wake.sqlite import SqliteWaker
 
-_FIXED: Final = ("daemon", "database", "leases", "callbacks", "metrics", "retention", "log")
-"""Tables of the configuration that are read once."""
 POLL_EVERY: Final = timedelta(milliseconds=10)
 """With `wake = "poll"`: how often the daemon looks. It costs about a hundredth of a core."""
+INSPECTED_POOL: Final = 3
+"""The least that a database can be opened with. Of these one is used, while metrics are asked."""
 
 
 def build(config: Config, redactor: Redactor, abandoned: Iterable[str] = ()) -> Setup:
@@ -57,7 +58,7 @@ def build(config: Config, redactor: Redactor, abandoned: Iterable[str] = ()) -> 
         owner_prefix=config.daemon.owner_prefix,
         database=database,
         keys=build_keys(config),
-        reload=partial(_reload, config, redactor),
+        reload=_Reload(config, redactor),
         redact=redactor.clean,
         open_waker=_choose_waker(config.database, database),
         notified=database.dialect == "postgresql" and config.database.wake == "notify",
@@ -66,7 +67,10 @@ def build(config: Config, redactor: Redactor, abandoned: Iterable[str] = ()) -> 
         keep=_keep(config.retention),
         gap_timeout=timedelta(milliseconds=config.lanes.gap_timeout_ms),
         command_ttl=timedelta(milliseconds=config.lanes.command_ttl_ms),
-        callbacks=_listen(config.callbacks),
+        callbacks=_listen("callbacks.listen", config.callbacks.listen),
+        max_body_bytes=config.callbacks.max_body_bytes,
+        metrics=_listen("metrics.listen", config.metrics.listen),
+        open_inspected=partial(_open, config.database, INSPECTED_POOL),
         abandoned=given_up,
     )
 
@@ -80,22 +84,54 @@ def build_keys(config: Config) -> Keys:
     )
 
 
-def _reload(config: Config, redactor: Redactor) -> Keys:
-    """Read the file again, and say what of it only a restart can change."""
-    fresh = open_config(config.path)
-    redactor.learn(fresh.secret_values)
-    for table in _FIXED:
-        if getattr(fresh, table) != getattr(config, table):
-            logger(__name__).warning("needs_restart", table=table)
-    return build_keys(fresh)
+class _Reload:
+    """Reads the file again at each call, and says what is different.
+
+    Raises ConfigError if the file is wrong: then nothing of it is taken.
+    """
+
+    def __init__(self, running: Config, redactor: Redactor) -> None:
+        self._running = running
+        self._last = running
+        self._redactor = redactor
+
+    def __call__(self) -> Keys:
+        """Return the accounts, secrets and the rest that a reload may change."""
+        fresh = open_config(self._running.path)
+        keys = build_keys(fresh)
+        self._redactor.learn(fresh.secret_values)
+        if fresh.log != self._last.log:
+            log.configure(fresh.log, self._redactor)
+        _say_changes(compare(self._running, self._last, fresh), sorted(fresh.accounts))
+        for warning in fresh.warnings:
+            if warning not in self._last.warnings:
+                log.logger(__name__).warning("configuration", message=warning)
+        self._last = fresh
+        return keys
+
+
+def _say_changes(changes: Changes, accounts: Sequence[str]) -> None:
+    say = log.logger(__name__)
+    say.info(
+        "reloaded",
+        accounts=accounts,
+        added=list(changes.added),
+        removed=list(changes.removed),
+        changed=list(changes.changed),
+        message="nothing has changed" if changes.is_nothing else "taken from now on",
+    )
+    if changes.needs_restart:
+        message = "these have another value than this daemon runs with: restart it to take them"
+        say.warning("needs_restart", keys=list(changes.needs_restart), message=message)
 
 
 def build_database(config: Config) -> Database:
     """Return the configured database. Nothing is connected yet."""
-    database = config.database
-    return open_database(
-        database.url.reveal(), schema=database.schema_, pool_size=database.pool_size
-    )
+    return _open(config.database, config.database.pool_size)
+
+
+def _open(configured: settings.Database, pool_size: int) -> Database:
+    return open_database(configured.url.reveal(), schema=configured.schema_, pool_size=pool_size)
 
 
 def build_accounts(config: Config) -> Mapping[str, AccountRuntime]:
@@ -132,15 +168,9 @@ def _choose_waker(configured: settings.Database, database: Database) -> Callable
     return partial(PostgresWaker, url.reveal())
 
 
-def _listen(callbacks: settings.Callbacks) -> Listen | None:
-    """Return where callbacks arrive; null: nowhere."""
-    if callbacks.listen is None:
-        return None
-    return Listen(
-        host=callbacks.listen.host,
-        port=callbacks.listen.port,
-        max_body_bytes=callbacks.max_body_bytes,
-    )
+def _listen(key: str, address: settings.Address | None) -> Listen | None:
+    """Return a place to listen at; null: there is none."""
+    return None if address is None else Listen(key=key, host=address.host, port=address.port)
 
 
 def _keep(retention: settings.Retention) -> Keep:

@@ -9,10 +9,9 @@ Rule 2: nothing of a post is logged or stored but the facts in it.
 Rule 3: what a sender can make us keep or wait for is bounded: requests, bytes, seconds.
 """
 
-import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -26,8 +25,8 @@ from orchestrator.core.fact import CLOCK_NOISE
 from orchestrator.core.replace import replace
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.callback_tally import CallbackTally, Result
+from orchestrator.daemon.listening import BACKLOG, SILENT
 from orchestrator.daemon.recorder import Desk, Recorder, Verdict
-from orchestrator.errors import UsageError
 from orchestrator.providers.base import Forged, Garbled, Post
 from orchestrator.store.facts import Told
 
@@ -42,7 +41,6 @@ FINISH_WITHIN_S: Final = 5.0
 """How long requests may take that are open when the server closes."""
 ANSWER_WITHIN_S: Final = 1.0
 """How long the answers of those then take to leave."""
-BACKLOG: Final = 128
 TAKEN: Final = b'{"code":0}'
 """What Tencent recommends to answer; the others look at the status alone."""
 
@@ -60,99 +58,53 @@ _STATUS: Final = {
 _NOBODY: Final = ""
 """Stands for all accounts that there are not: who posts cannot choose what is counted."""
 
-# Whoever speaks no HTTP to the port would else write a traceback into the log each time.
-_SILENT: Final = logging.getLogger(f"{__name__}.http")
-_SILENT.disabled = True
-
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listen:
-    """Where the vendors' posts arrive, and how large they may be."""
+class Mailbox:
+    """What posts are received with."""
 
-    host: str
-    port: int
-    """0: any that is free; the log says which."""
+    book: Book
+    """The accounts; those of a reload count from the next request on."""
+    tally: CallbackTally
+    now: Callable[[], datetime]
+    """The database's clock, UTC."""
     max_body_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """A place that was had."""
-
-    socket: socket.socket
-    max_body_bytes: int
-
-
-@contextmanager
-def bind(listen: Listen | None) -> Iterator[Listening | None]:
-    """Hold a socket that listens there, if anything is to be heard at all.
-
-    Raises UsageError if it cannot be had.
-    """
-    if listen is None:
-        yield None
-        return
-    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    try:
-        bound = socket.create_server((listen.host, listen.port), family=family, backlog=BACKLOG)
-    except OSError as taken:
-        where = f"{listen.host}:{listen.port}"
-        raise UsageError(f"callbacks.listen: cannot listen at {where}: {taken.strerror}") from taken
-    with bound:
-        yield Listening(bound, listen.max_body_bytes)
+    """The longest body that is read."""
 
 
 @asynccontextmanager
-async def receive(
-    listening: Listening | None, desk: Desk, book: Book, now: Callable[[], datetime]
-) -> AsyncIterator[None]:
-    """Receive callbacks while the context is open, and keep what came when it closes.
-
-    `now` is the database's clock, UTC.
-    """
-    if listening is None:
+async def receive(bound: socket.socket | None, desk: Desk, mailbox: Mailbox) -> AsyncIterator[None]:
+    """Receive callbacks while the context is open, and keep what came when it closes."""
+    if bound is None:
         yield
         return
     recorder = Recorder(desk)
-    receiver = Receiver(
-        book=book, recorder=recorder, now=now, max_body_bytes=listening.max_body_bytes
-    )
+    receiver = Receiver(mailbox, recorder)
     async with anyio.create_task_group() as telling:
-        telling.start_soon(receiver.tally.run)
+        telling.start_soon(mailbox.tally.run)
         async with anyio.create_task_group() as writing:
             writing.start_soon(recorder.run)
             try:
-                async with receiver.serve(listening.socket):
+                async with receiver.serve(bound):
                     yield
             finally:
                 recorder.finish()
-        receiver.tally.tell()
+        mailbox.tally.tell()
         telling.cancel_scope.cancel()
 
 
 class Receiver:
-    """Answers callbacks.
+    """Answers callbacks; `recorder` writes what was told."""
 
-    Args:
-        book: the accounts; those of a reload count from the next request on.
-        recorder: writes what was told.
-        now: the database's clock, UTC.
-        max_body_bytes: the longest body that is read.
-    """
-
-    def __init__(
-        self, *, book: Book, recorder: Recorder, now: Callable[[], datetime], max_body_bytes: int
-    ) -> None:
-        self._book = book
+    def __init__(self, mailbox: Mailbox, recorder: Recorder) -> None:
+        self._mailbox = mailbox
+        self._book = mailbox.book
         self._recorder = recorder
-        self._now = now
-        self._max_body_bytes = max_body_bytes
         self._in_flight = 0
         self._idle = anyio.Event()
         self._idle.set()
-        self.tally = CallbackTally()
 
     @asynccontextmanager
     async def serve(self, listening: socket.socket) -> AsyncIterator[None]:
@@ -165,7 +117,7 @@ class Receiver:
         runner = web.AppRunner(
             app,
             access_log=None,
-            logger=_SILENT,
+            logger=SILENT,
             # A signature covers the bytes as they were sent.
             auto_decompress=False,
             keepalive_timeout=IDLE_S,
@@ -225,7 +177,7 @@ class Receiver:
             Post(
                 headers={name.lower(): value for name, value in request.headers.items()},
                 body=body,
-                received_at=self._now() + offset,
+                received_at=self._mailbox.now() + offset,
             )
         )
         match heard:
@@ -251,21 +203,21 @@ class Receiver:
 
     async def _read(self, request: web.Request) -> bytes | Result:
         """Return the body, or why it was not read to its end."""
-        if (request.content_length or 0) > self._max_body_bytes:
+        if (request.content_length or 0) > self._mailbox.max_body_bytes:
             return Result.LARGE
         body = bytearray()
         with anyio.move_on_after(BODY_WITHIN_S) as patience:
             try:
                 async for chunk in request.content.iter_any():
                     body += chunk
-                    if len(body) > self._max_body_bytes:
+                    if len(body) > self._mailbox.max_body_bytes:
                         return Result.LARGE
             except web.RequestPayloadError:
                 return Result.GARBLED
         return Result.SLOW if patience.cancelled_caught else bytes(body)
 
     def _respond(self, account: str, result: Result, why: str = "") -> web.Response:
-        self.tally.count(account, result, why)
+        self._mailbox.tally.count(account, result, why)
         status = _STATUS[result]
         body = TAKEN if status is HTTPStatus.OK else f'{{"code":{status.value}}}'.encode()
         return web.Response(status=status, body=body, content_type="application/json")

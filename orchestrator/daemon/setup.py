@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from orchestrator.daemon.book import Keys
-from orchestrator.daemon.callbacks import Listen
 from orchestrator.daemon.janitor import Keep
+from orchestrator.daemon.listening import Listen
 from orchestrator.store.engine import Database
 from orchestrator.wake.base import Waker
 
@@ -35,5 +35,12 @@ class Setup:
     """How long a command lives that does not say so itself."""
     callbacks: Listen | None
     """Where the vendors post to; null: nowhere."""
+    max_body_bytes: int
+    """The longest callback that is read."""
+    metrics: Listen | None
+    """Where metrics and health are asked for; null: nowhere."""
+    open_inspected: Callable[[], Database]
+    """Opens the same database once more, with as few connections as can be: who asks for metrics
+    must not take those that the work needs."""
     abandoned: frozenset[str] = frozenset()
     """Accounts with agents and without keys that a person gave up."""

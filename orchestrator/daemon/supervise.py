@@ -19,7 +19,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from orchestrator import __version__
-from orchestrator.daemon import callbacks
+from orchestrator.daemon import listening
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.setup import Setup
 from orchestrator.daemon.timekeeper import Timekeeper
@@ -38,6 +38,10 @@ SETTLE_LAST_S: Final = 5.0
 SIGN_OFF_S: Final = 5.0
 GARBAGE_THRESHOLD: Final = 20_000
 """Objects made and not freed before the collector looks for cycles; Python's own is 700."""
+MISSING: Final = (
+    "agents may run there and no running daemon has its keys: their rows wait, and nobody can stop "
+    "them; put the account back and reload"
+)
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 T = TypeVar("T")
@@ -56,13 +60,13 @@ async def run(setup: Setup) -> None:
     # Signals are heard before the row is written: whoever sees it may ask the daemon to end.
     with (
         _hold(setup),
-        callbacks.bind(setup.callbacks) as listening,
+        listening.bind(setup.callbacks) as callbacks,
         anyio.open_signal_receiver(*SIGNALS) as signals,
     ):
         begun = await _begin(setup)
         _spare_collector()
         try:
-            await _Daemon(Wiring(setup, begun), listening).serve(signals)
+            await _Daemon(Wiring(setup, begun), callbacks).serve(signals)
         finally:
             with anyio.CancelScope(shield=True):
                 await _end(setup, begun)
@@ -115,9 +119,8 @@ async def _begin(setup: Setup) -> Begun:
         wake="notify" if setup.notified else "poll",
         accounts=sorted(setup.keys.accounts),
     )
-    known = frozenset(setup.keys.accounts) | setup.abandoned
     mark = await _until_reachable(
-        lambda: setup.database.write(_register, book.timekeeper, one, known)
+        lambda: setup.database.write(_register, book.timekeeper, one, setup.abandoned)
     )
     for name in sorted(setup.abandoned):
         log.warning("account_abandoned", account=name)
@@ -126,11 +129,11 @@ async def _begin(setup: Setup) -> Begun:
 
 
 def _register(
-    connection: Connection, timekeeper: Timekeeper, one: daemons.Daemon, known: frozenset[str]
+    connection: Connection, timekeeper: Timekeeper, one: daemons.Daemon, abandoned: frozenset[str]
 ) -> str:
     now = timekeeper.look(connection)
-    elsewhere = daemons.accounts_of_others(connection, one.id, now)
-    lost = sorted(daemons.accounts_with_open_agents(connection) - known - elsewhere)
+    known = daemons.Renewed(daemon_id=one.id, accounts=[*one.accounts, *abandoned])
+    lost = daemons.accounts_without_keys(connection, known, now)
     if lost:
         raise UsageError(
             f"agents may run in accounts that the configuration does not have: {', '.join(lost)}; "
@@ -144,11 +147,13 @@ def _register(
     return daemons.read_mark(connection)
 
 
-def _renew(connection: Connection, renewed: daemons.Renewed) -> None:
+def _renew(connection: Connection, renewed: daemons.Renewed) -> list[str]:
+    """Write which accounts this daemon has now; return those that have agents and nobody's keys."""
     now = database_now(connection)
     daemons.renew(connection, renewed)
     accounts.ensure(connection, renewed.accounts, now)
     accounts.probe_denied(connection, renewed.accounts, now)
+    return daemons.accounts_without_keys(connection, renewed, now)
 
 
 async def _end(setup: Setup, begun: Begun) -> None:
@@ -163,11 +168,13 @@ async def _end(setup: Setup, begun: Begun) -> None:
 class _Daemon:
     """A daemon that runs, from its first pass to the last outcome."""
 
-    def __init__(self, wiring: Wiring, listening: callbacks.Listening | None) -> None:
+    def __init__(self, wiring: Wiring, callbacks: socket.socket | None) -> None:
         self.wiring = wiring
         self.setup = wiring.setup
-        self.listening = listening
+        self.callbacks = callbacks
         self.working = anyio.CancelScope()
+        self.missing = self.setup.abandoned
+        """Accounts whose agents nobody can stop, as far as that was told."""
 
     async def serve(self, signals: AsyncIterator[signal.Signals]) -> None:
         """Run everything, until it is asked to stop and what was begun is done."""
@@ -192,7 +199,7 @@ class _Daemon:
             outcomes.start_soon(loops.settling.run)
             outcomes.start_soon(loops.lane_settling.run)
             # The last calls may be told of at once, so callbacks are heard until those have ended.
-            hearing = self.wiring.receive_callbacks(self.listening)
+            hearing = self.wiring.receive_callbacks(self.callbacks)
             async with hearing, anyio.create_task_group() as calls:
                 async with anyio.create_task_group() as passes:
                     passes.start_soon(loops.tasks.run, calls)
@@ -202,15 +209,17 @@ class _Daemon:
             loops.finish()
 
     async def _watch(self, signals: AsyncIterator[signal.Signals], loops: Loops) -> None:
-        async for number in signals:
-            log.info("signal", signal=signal.Signals(number).name)
-            if number == signal.SIGHUP:
-                await self._reload()
-            else:
-                loops.drain()
-                self._limit_work()
+        # Beside it, because a signal to end must be heard while the database is awaited.
+        async with anyio.create_task_group() as writing:
+            async for number in signals:
+                log.info("signal", signal=signal.Signals(number).name)
+                if number == signal.SIGHUP:
+                    self._reload(writing)
+                else:
+                    loops.drain()
+                    self._limit_work()
 
-    async def _reload(self) -> None:
+    def _reload(self, writing: TaskGroup) -> None:
         """Read the configuration again; if it is wrong, say so and go on with the old one."""
         try:
             keys = self.setup.reload()
@@ -218,10 +227,20 @@ class _Daemon:
             log.error("reload_refused", error=str(error))  # noqa: TRY400 - the sentence says it all
             return
         self.wiring.renew(keys)
-        names = sorted(keys.accounts)
+        writing.start_soon(self._tell_accounts)
+
+    async def _tell_accounts(self) -> None:
+        """Write which accounts this daemon has; say once whose agents nobody can stop now."""
+        missing = frozenset(await _until_reachable(self._write_accounts))
+        for name in sorted(missing - self.missing):
+            log.error("account_missing", account=name, message=MISSING)
+        self.missing = missing
+
+    async def _write_accounts(self) -> list[str]:
+        # Of two reloads while the database was away, both write what the later one read.
+        names = self.wiring.book.names
         renewed = daemons.Renewed(daemon_id=self.wiring.begun.daemon_id, accounts=names)
-        await _until_reachable(lambda: self.setup.database.write(_renew, renewed))
-        log.info("reloaded", accounts=names)
+        return await self.setup.database.write(_renew, renewed)
 
     def _limit_work(self) -> None:
         """Bound the time until the end, whatever is away: a second signal changes nothing."""

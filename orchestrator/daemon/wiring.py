@@ -7,11 +7,13 @@ Rule 2: what several parts share is made once, here: the book, the limiter, the 
 import secrets as lots
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from socket import socket
 
 from orchestrator.core.names import RANDOM_LENGTH, compose
 from orchestrator.core.orphan import Owner
 from orchestrator.daemon import callbacks, orphans, recorder, settler
 from orchestrator.daemon.book import Book, Keys
+from orchestrator.daemon.callback_tally import CallbackTally
 from orchestrator.daemon.claim import Desk
 from orchestrator.daemon.gateway import Gateway
 from orchestrator.daemon.janitor import Janitor
@@ -66,6 +68,7 @@ class Wiring:
         self.begun = begun
         self.book = begun.book
         self.tally = Tally()
+        self.callback_tally = CallbackTally()
         self.pulse = Pulse()
         self.tasks_seat, self.lanes_seat = Seat(), Seat()
         self.limiter = Limiter(setup.database, _limits(setup.keys))
@@ -92,16 +95,20 @@ class Wiring:
         self.book.renew(keys)
         self.limiter.renew(_limits(keys))
 
-    def receive_callbacks(
-        self, listening: callbacks.Listening | None
-    ) -> AbstractAsyncContextManager[None]:
+    def receive_callbacks(self, bound: socket | None) -> AbstractAsyncContextManager[None]:
         """Receive callbacks while the context is open."""
         desk = recorder.Desk(
             database=self.setup.database,
             daemon_name=self.setup.name,
             nudge=self.tasks_seat.nudge,
         )
-        return callbacks.receive(listening, desk, self.book, self.book.timekeeper.now)
+        mailbox = callbacks.Mailbox(
+            book=self.book,
+            tally=self.callback_tally,
+            now=self.book.timekeeper.now,
+            max_body_bytes=self.setup.max_body_bytes,
+        )
+        return callbacks.receive(bound, desk, mailbox)
 
     def orphans(self) -> orphans.Watch:
         """Return the watch for what runs at the vendors and has no row."""

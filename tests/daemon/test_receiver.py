@@ -20,11 +20,10 @@ from orchestrator.app import build_keys
 from orchestrator.clock import utc_now
 from orchestrator.config import understand
 from orchestrator.core.fact import Event, Fact
-from orchestrator.daemon import callbacks, recorder
+from orchestrator.daemon import callbacks, listening, recorder
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.callback_tally import CallbackTally, Result
 from orchestrator.daemon.recorder import Desk, Recorder, Verdict
-from orchestrator.errors import UsageError
 from orchestrator.store.engine import Database, open_database, sqlite_path
 from orchestrator.store.facts import Told
 from orchestrator.store.migrate import upgrade
@@ -36,7 +35,8 @@ from tests.store.rows import query, value
 pytestmark = pytest.mark.anyio
 
 HANDLES = "SELECT vendor_task_id FROM vendor_fact ORDER BY vendor_task_id"
-LOCAL = callbacks.Listen(host="127.0.0.1", port=0, max_body_bytes=4_096)
+LOCAL = listening.Listen(key="callbacks.listen", host="127.0.0.1", port=0)
+LIMIT = 4_096
 
 
 @dataclass
@@ -81,11 +81,14 @@ async def posting(database: Database) -> AsyncIterator[Post]:
     book = Book(build_keys(understand({"accounts": accounts}, Path("/nowhere/c.toml"), {})))
     desk = Desk(database=database, daemon_name="one", nudge=lambda: None)
     async with AsyncExitStack() as stack:
-        listening = stack.enter_context(callbacks.bind(LOCAL))
-        assert listening is not None
-        port = listening.socket.getsockname()[1]
+        bound = stack.enter_context(listening.bind(LOCAL))
+        assert bound is not None
+        port = bound.getsockname()[1]
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        async with callbacks.receive(listening, desk, book, utc_now):
+        mailbox = callbacks.Mailbox(
+            book=book, tally=CallbackTally(), now=utc_now, max_body_bytes=LIMIT
+        )
+        async with callbacks.receive(bound, desk, mailbox):
             yield Post(port, book, database, session, stack)
 
 
@@ -306,24 +309,6 @@ async def test_what_is_open_at_the_end_is_answered(database: Database) -> None:
         tasks.start_soon(end_late, stream, post, written.body)
     assert statuses == [200]
     assert await handles(database) == ["h1"]
-
-
-def test_a_port_that_is_taken_is_a_sentence() -> None:
-    with callbacks.bind(LOCAL) as listening:
-        assert listening is not None
-        port = listening.socket.getsockname()[1]
-        taken = replace(LOCAL, port=port)
-        with (
-            pytest.raises(UsageError, match=rf"^callbacks\.listen: .* 127\.0\.0\.1:{port}: "),
-            callbacks.bind(taken),
-        ):
-            pass
-
-
-def test_it_listens_in_the_other_family_too() -> None:
-    with callbacks.bind(replace(LOCAL, host="::1")) as listening:
-        assert listening is not None
-        assert listening.socket.getsockname()[0] == "::1"
 
 
 # --- what the log says
