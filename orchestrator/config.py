@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from orchestrator.errors import ConfigError
 from orchestrator.mistakes import translate
 from orchestrator.providers.base import Problem
-from orchestrator.secret import Secret
+from orchestrator.secret import AbsentError, Secret
 from orchestrator.settings import (
     Account,
     AccountName,
@@ -86,28 +86,25 @@ class Config(Table):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What works and should not stay so, one sentence each, without values."""
-        plain = tuple(
+        return tuple(
             f'{path}: a secret in plain text; better {{ file = "…" }} or {{ credential = "…" }}'
-            for path, secret in _secrets(self)
-            if secret.source == "plain" and _hides(path, secret)
+            for path, secret in self.found_secrets
+            if secret.source == "plain"
         )
-        if self.metrics.listen is None:
-            return plain
-        return (
-            *plain,
-            "metrics.listen: this version does not serve metrics yet; nothing listens there",
-        )
+
+    @property
+    def found_secrets(self) -> tuple[tuple[str, Secret], ...]:
+        """Every secret that hides something, with its TOML path, in the file's order."""
+        return tuple((path, found) for path, found in _secrets(self) if _hides(path, found))
 
     @property
     def secret_values(self) -> frozenset[str]:
         """Every value that must never be seen, for the log's redaction."""
         values: set[str] = set()
-        for path, secret in _secrets(self):
-            if not _hides(path, secret):
-                continue
+        for path, secret in self.found_secrets:
             values.add(secret.reveal())
             if path.startswith("database."):
-                values.add(unquote(urlsplit(secret.reveal()).password or ""))
+                values.update(_passwords(secret.reveal()))
         return frozenset(values)
 
 
@@ -121,6 +118,29 @@ def open_config(option: Path | None) -> Config:
         ConfigError: see `load`.
     """
     return load(locate(option, os.environ), os.environ)
+
+
+def open_part(option: Path | None, *names: str) -> Config:
+    """Return the configuration as if it had the accounts of these names only, and no `[secrets]`.
+
+    Who looks at the database need not be able to read every vendor's key.
+
+    Raises:
+        ConfigError: see `load`; what is left out may be wrong.
+    """
+    path = locate(option, os.environ)
+    written = _read(path)
+    accounts = written.get("accounts", {})
+    if isinstance(accounts, dict):
+        kept = {name: accounts[name] for name in names if name in accounts}
+        written = {**written, "accounts": kept, "secrets": {}}
+    return understand(written, path, os.environ)
+
+
+def account_names(option: Path | None) -> tuple[str, ...]:
+    """Return the names of the accounts, whatever else the file says. Raises ConfigError."""
+    accounts = _read(locate(option, os.environ)).get("accounts", {})
+    return tuple(accounts) if isinstance(accounts, dict) else ()
 
 
 def locate(option: Path | None, environ: Mapping[str, str]) -> Path:
@@ -166,15 +186,20 @@ def understand(written: Mapping[str, Any], path: Path, environ: Mapping[str, str
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except tomllib.TOMLDecodeError as wrong:
         raise ConfigError(f"{path}: expected TOML, found a mistake: {wrong}") from wrong
     except UnicodeDecodeError as wrong:
         raise ConfigError(f"{path}: expected UTF-8 text, found other bytes") from wrong
     except OSError as wrong:
-        reason = wrong.strerror or type(wrong).__name__
-        told = f"{path}: expected a configuration file, found: {reason}"
+        told = f"{path}: expected a configuration file, found: {_spell(wrong)}"
         raise ConfigError(f"{told}. Name one with -c or ${PATH_VARIABLE}.") from wrong
+
+
+_NO_CREDENTIALS = (
+    "no $CREDENTIALS_DIRECTORY: systemd sets it for the service alone (beside a running service: "
+    "CREDENTIALS_DIRECTORY=/run/credentials/orchestrator.service)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,24 +209,38 @@ class _System:
     directory: Path
     environ: Mapping[str, str]
 
-    def variable(self, name: str) -> str | None:
-        return self.environ.get(name)
+    def variable(self, name: str) -> str:
+        if name not in self.environ:
+            raise AbsentError("nothing")
+        return self.environ[name]
 
-    def file(self, path: str) -> str | None:
+    def file(self, path: str) -> str:
         try:
-            return (self.directory / path).read_text("utf-8")
-        except (OSError, UnicodeDecodeError, ValueError):
-            return None
+            # A byte order mark is an editor's and belongs to no key.
+            return (self.directory / path).read_text("utf-8-sig")
+        except OSError as wrong:
+            raise AbsentError(_spell(wrong)) from wrong
+        except UnicodeDecodeError as wrong:
+            raise AbsentError("bytes that are no UTF-8 text") from wrong
+        except ValueError as wrong:
+            raise AbsentError("a path that cannot be one") from wrong
 
-    def credential(self, name: str) -> str | None:
-        given = self.environ.get("CREDENTIALS_DIRECTORY")
+    def credential(self, name: str) -> str:
         # A credential is a name in that directory; a path would be read from anywhere.
-        if not given or "/" in name:
-            return None
+        if "/" in name or name in {"", ".", ".."}:
+            raise AbsentError("a path, where a name should be")
+        given = self.environ.get("CREDENTIALS_DIRECTORY")
+        if not given:
+            raise AbsentError(_NO_CREDENTIALS)
         return self.file(str(Path(given) / name))
 
     def absolute(self, path: str) -> str:
         return str((self.directory / path).absolute())
+
+
+def _spell(wrong: OSError) -> str:
+    """Return why a file cannot be read, as its error says it."""
+    return wrong.strerror or type(wrong).__name__
 
 
 def _with_host_name(config: Config) -> Config:
@@ -216,26 +255,38 @@ def _contradictions(written: Mapping[str, Any]) -> tuple[Problem, ...]:
 
     It looks at the file, not at the values, so that they are reported along with all others.
     """
+    return (*_slow_calls(written), *_falling_retries(written), *_shared_places(written))
+
+
+def _slow_calls(written: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield the accounts whose calls may outlast a lease, or the signature that they carry."""
     lease_ms = _number(written, "leases", "ttl_s", 15) * 1_000
-    found: list[Problem] = []
     accounts = written.get("accounts")
     for name, account in accounts.items() if isinstance(accounts, dict) else ():
         call_ms = _number({"": account}, "", "call_timeout_ms", 10_000)
         life_ms = _number({"": account}, "", "signature_life_s", 90) * 1_000
         longest = min(lease_ms - LEASE_MARGIN_MS, life_ms)
         if call_ms > longest:
+            path = f"accounts.{name}.call_timeout_ms"
             expected = f"at most {longest} (leases.ttl_s less 2 s, and signature_life_s)"
-            found.append(
-                Problem(
-                    path=f"accounts.{name}.call_timeout_ms", expected=expected, found=str(call_ms)
-                )
-            )
+            yield Problem(path=path, expected=expected, found=str(call_ms))
+
+
+def _falling_retries(written: Mapping[str, Any]) -> Iterator[Problem]:
     base_ms = _number(written, "retry", "base_ms", 500)
     cap_ms = _number(written, "retry", "cap_ms", 60_000)
     if cap_ms < base_ms:
         expected = f"at least retry.base_ms ({base_ms})"
-        found.append(Problem(path="retry.cap_ms", expected=expected, found=str(cap_ms)))
-    return tuple(found)
+        yield Problem(path="retry.cap_ms", expected=expected, found=str(cap_ms))
+
+
+def _shared_places(written: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield the place at which both callbacks and metrics should listen."""
+    tables = (written.get("callbacks"), written.get("metrics"))
+    first, second = (table.get("listen") if isinstance(table, dict) else None for table in tables)
+    if isinstance(first, str) and first == second and not first.endswith(":0"):
+        expected = "another place than callbacks.listen"
+        yield Problem(path="metrics.listen", expected=expected, found=f'"{first}"')
 
 
 def _number(written: Mapping[str, Any], table: str, key: str, default: int) -> int:
@@ -266,9 +317,15 @@ def _secrets_in(value: object, path: str) -> Iterator[tuple[str, Secret]]:
 
 def _hides(path: str, secret: Secret) -> bool:
     """Return whether there is something to hide: a database URL may hold no password."""
-    if not path.startswith("database."):
-        return True
-    return urlsplit(secret.reveal()).password is not None
+    return not path.startswith("database.") or any(_passwords(secret.reveal()))
+
+
+def _passwords(url: str) -> Iterator[str]:
+    """Yield the passwords in a database's URL: in front of the host, or among the parameters."""
+    parts = urlsplit(url)
+    if parts.password is not None:
+        yield unquote(parts.password)
+    yield from (value for key, value in parse_qsl(parts.query) if key.endswith("password"))
 
 
 def _mistakes(path: Path, problems: tuple[Problem, ...]) -> ConfigError:

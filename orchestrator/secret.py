@@ -6,6 +6,7 @@ Rule 3: this file reads nothing. Where a secret lives is told by a `Place`; `con
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,18 +18,22 @@ _NO_SECRETS = frozenset({"restart_token"})
 """Columns that look like a secret's and are none."""
 
 
-class Place(Protocol):
-    """Where secrets are looked up. Each method returns None if nothing is there."""
+class AbsentError(LookupError):
+    """There is no text where a secret should be. The message is what was found instead."""
 
-    def variable(self, name: str) -> str | None:
+
+class Place(Protocol):
+    """Where secrets are looked up. Each raises AbsentError if no text is there."""
+
+    def variable(self, name: str) -> str:
         """Return the environment variable `name`."""
         ...
 
-    def file(self, path: str) -> str | None:
+    def file(self, path: str) -> str:
         """Return the text of a file; a relative path counts from the configuration file."""
         ...
 
-    def credential(self, name: str) -> str | None:
+    def credential(self, name: str) -> str:
         """Return the text of a file in systemd's `$CREDENTIALS_DIRECTORY`."""
         ...
 
@@ -39,11 +44,13 @@ class Place(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A key, a password, or a URL that holds one."""
+    """A key, a password, or a URL that holds one. Two are equal if their values are."""
 
     _value: str = field(repr=False)
-    source: str
-    """`plain`, `env`, `file` or `credential`."""
+    source: str = field(compare=False)
+    """`plain`, `env`, `file`, `credential` or `default`."""
+    place: str = field(default="", compare=False)
+    """The variable, the file's absolute path or the credential's name; empty: in the text."""
 
     def reveal(self) -> str:
         """Return the value. What is done with it is the caller's responsibility."""
@@ -83,13 +90,13 @@ def find_secret(written: object, place: Place) -> Secret:
             return Secret(_not_empty(written, "text that is not empty"), "plain")
         case {"env": str(name), **rest} if not rest:
             expected = f'the environment variable "{name}", set and not empty'
-            return Secret(_not_empty(place.variable(name), expected), "env")
+            return Secret(_look(place.variable, name, expected), "env", name)
         case {"file": str(path), **rest} if not rest:
             expected = f'a readable text file "{path}" that is not empty'
-            return Secret(_not_empty(place.file(path), expected), "file")
+            return Secret(_look(place.file, path, expected), "file", place.absolute(path))
         case {"credential": str(name), **rest} if not rest:
             expected = f'the systemd credential "{name}" (LoadCredential=), not empty'
-            return Secret(_not_empty(place.credential(name), expected), "credential")
+            return Secret(_look(place.credential, name, expected), "credential", name)
         case dict():
             keys = ", ".join(sorted(map(str, written))) or "no key"
             raise NoSecretError(_FORMS, f"a table with {keys}")
@@ -97,11 +104,16 @@ def find_secret(written: object, place: Place) -> Secret:
             raise NoSecretError(_FORMS, f"a value of type {type(written).__name__}")
 
 
-def _not_empty(text: str | None, expected: str) -> str:
-    if text is None:
-        raise NoSecretError(expected, "nothing")
+def _look(place: Callable[[str], str], name: str, expected: str) -> str:
+    try:
+        return _not_empty(place(name), expected)
+    except AbsentError as absent:
+        raise NoSecretError(expected, str(absent)) from absent
+
+
+def _not_empty(text: str, expected: str) -> str:
     # An editor ends a file with a newline; no vendor's key does.
     stripped = text.rstrip("\r\n")
-    if not stripped:
+    if not stripped.strip():
         raise NoSecretError(expected, "an empty text")
     return stripped

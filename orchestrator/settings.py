@@ -33,18 +33,34 @@ def _find(written: object, info: ValidationInfo) -> Secret:
 
 def _find_database(written: object, info: ValidationInfo) -> Secret:
     secret = _find(written, info)
-    scheme, _, rest = secret.reveal().partition(":")
-    if scheme == "postgresql" and rest.startswith("//") and _is_url(secret.reveal()):
+    if _is_postgres(secret.reveal()):
         return secret
+    scheme, _, rest = secret.reveal().partition(":")
     path = rest.removeprefix("///")
     if scheme == "sqlite" and rest != path and path not in {"", ":memory:"}:
         place = cast("Place", info.context)
-        return Secret(f"sqlite:///{place.absolute(path)}", secret.source)
-    found = f"a URL that begins with {scheme!r}" if rest else "text that is no URL"
-    raise _told("sqlite:///path, sqlite:////absolute/path or postgresql://…", found)
+        return Secret(f"sqlite:///{place.absolute(path)}", secret.source, secret.place)
+    raise _told(
+        "sqlite:///path, sqlite:////absolute/path or postgresql://…", _describe(secret.reveal())
+    )
 
 
-def _is_url(text: str) -> bool:
+def _find_postgres(written: object, info: ValidationInfo) -> Secret:
+    secret = _find(written, info)
+    if _is_postgres(secret.reveal()):
+        return secret
+    raise _told("postgresql://…", _describe(secret.reveal()))
+
+
+def _describe(text: str) -> str:
+    """Return what stands where a URL should, and nothing of it that may be a password."""
+    scheme, _, rest = text.partition(":")
+    return f"a URL that begins with {scheme!r}" if rest else "text that is no URL"
+
+
+def _is_postgres(text: str) -> bool:
+    if not text.startswith("postgresql://"):
+        return False
     try:
         return urlsplit(text).port is None or bool(urlsplit(text).hostname)
     except ValueError:
@@ -86,6 +102,7 @@ def _told(expected: str, found: str) -> PydanticCustomError:
 
 SecretKey = Annotated[Secret, PlainValidator(_find)]
 DatabaseUrl = Annotated[Secret, PlainValidator(_find_database)]
+PostgresUrl = Annotated[Secret, PlainValidator(_find_postgres)]
 Listen = Annotated[Address, PlainValidator(_address)]
 Endpoint = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+$")]
 AccountName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -156,7 +173,7 @@ class Database(Table):
     commit thousands of times a second the price of NOTIFY, and allows PREPARE TRANSACTION."""
     pool_size: int = Field(10, ge=3, le=200)
     """Postgres: connections at most. Two thirds of it idle is normal."""
-    listen_url: DatabaseUrl | None = None
+    listen_url: PostgresUrl | None = None
     """Postgres: a direct connection for LISTEN, where `url` goes through a transaction pooler."""
 
 

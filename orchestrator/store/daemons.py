@@ -143,6 +143,12 @@ def grant_amnesty(connection: Connection, at: datetime) -> None:
     connection.execute(update(installation).values(amnesty_at=at))
 
 
+def accounts_without_keys(connection: Connection, one: Renewed, now: datetime) -> list[str]:
+    """Return the accounts in which agents may run, and which no live daemon has, by name."""
+    held = accounts_of_others(connection, one.daemon_id, now).union(one.accounts)
+    return sorted(accounts_with_open_agents(connection) - held)
+
+
 def accounts_with_open_agents(connection: Connection) -> set[str]:
     """Return the accounts of all open ledger rows, less those of agents that are only reported."""
     reported = select(orphan_task.c.id).where(orphan_task.c.action == "report")

@@ -1,0 +1,154 @@
+"""SIGHUP: what is taken at once, what waits for a restart, what is refused, and what is said."""
+
+import signal
+from typing import Any
+
+import pytest
+
+from tests.daemon.customers import TENCENT, VOLCENGINE, ZEGO
+from tests.daemon.running import Daemon, Scene, task, until
+
+pytestmark = pytest.mark.anyio
+
+LINE = "reloaded"
+
+
+async def reload(scene: Scene, daemon: Daemon, event: str = LINE) -> dict[str, Any]:
+    """Write the scene's configuration, send SIGHUP and return the line that answers it."""
+    scene.write_config("one")
+    before = len(daemon.events(event))
+
+    async def said() -> dict[str, Any] | None:
+        lines = daemon.events(event)
+        return lines[-1] if len(lines) > before else None
+
+    daemon.process.send_signal(signal.SIGHUP)
+    return await until(said, daemon.describe)
+
+
+async def test_a_reload_says_what_is_taken_and_what_waits(scene: Scene) -> None:
+    key = scene.folder / "llm"
+    key.write_text("fake-llm-key-one\n", "utf-8")
+    scene.settings["secrets"] = {"llm": {"file": "llm"}}
+    removed = scene.settings["accounts"].pop(ZEGO.name)
+    daemon = await scene.start_daemon()
+
+    same = await reload(scene, daemon)
+    assert same["message"] == "nothing has changed"
+
+    key.write_text("fake-llm-key-two\n", "utf-8")
+    scene.settings["accounts"][ZEGO.name] = removed
+    del scene.settings["accounts"][TENCENT.name]
+    scene.account(VOLCENGINE)["secret_access_key"] = "fake-rotated-key"
+    scene.account(VOLCENGINE)["poll_s"] = 2
+    scene.settings["orphans"] = {"foreign": "stop"}
+    scene.settings["lanes"] = {"gap_timeout_ms": 1}
+    scene.settings["database"]["pool_size"] = 5
+    said = await reload(scene, daemon)
+    volcengine = f"accounts.{VOLCENGINE.name}"
+    assert said["added"] == [f"accounts.{ZEGO.name}"]
+    assert said["removed"] == [f"accounts.{TENCENT.name}"]
+    assert said["changed"] == [
+        f"{volcengine}.poll_s",
+        f"{volcengine}.secret_access_key",
+        "orphans.foreign",
+        "secrets.llm",
+    ]
+    assert said["accounts"] == sorted(scene.settings["accounts"])
+    (waits,) = daemon.events("needs_restart")
+    assert waits["keys"] == ["database.pool_size", "lanes.gap_timeout_ms"]
+    for value in ("fake-llm-key", "fake-rotated-key"):
+        assert value not in daemon.log()
+
+    async def written() -> bool | None:
+        (row,) = await scene.app.read("SELECT accounts FROM daemon")
+        return True if ZEGO.name in row["accounts"] else None
+
+    await until(written, daemon.describe)
+    await scene.ask_for(ZEGO, "new")
+    await scene.wait("new", phase="running")
+
+
+async def test_a_reload_with_one_mistake_takes_nothing(sqlite_scene: Scene) -> None:
+    scene = sqlite_scene
+    daemon = await scene.start_daemon()
+    kept = scene.settings["accounts"].pop(ZEGO.name)
+    scene.account(TENCENT)["secret_key"] = {"credential": "fake_absent"}
+    refused = await reload(scene, daemon, "reload_refused")
+    assert f"accounts.{TENCENT.name}.secret_key: expected the systemd credential" in (
+        refused["error"]
+    )
+    assert daemon.events(LINE) == []
+    await scene.ask_for(ZEGO, "still-there")
+    await scene.wait("still-there", phase="running")
+    scene.settings["accounts"][ZEGO.name] = kept
+
+
+async def test_a_credential_is_read_again(sqlite_scene: Scene) -> None:
+    scene = sqlite_scene
+    credentials = scene.folder / "credentials"
+    credentials.mkdir()
+    key = credentials / "tencent_secret_key"
+    key.write_text("fake-wrong-key", "utf-8")
+    right = scene.account(TENCENT)["secret_key"]
+    scene.account(TENCENT)["secret_key"] = {"credential": key.name}
+    daemon = await scene.start_daemon(CREDENTIALS_DIRECTORY=str(credentials))
+    await scene.ask_for(TENCENT, "denied")
+    await scene.wait("denied", waiting_for="denied")
+    key.write_text(right, "utf-8")
+    said = await reload(scene, daemon)
+    assert said["changed"] == [f"accounts.{TENCENT.name}.secret_key"]
+    await scene.wait("denied", phase="running")
+
+
+async def test_the_level_of_the_log_is_taken_at_once(sqlite_scene: Scene) -> None:
+    scene = sqlite_scene
+    daemon = await scene.start_daemon()
+    scene.settings["log"] = {"level": "error"}
+    scene.write_config("one")
+    daemon.process.send_signal(signal.SIGHUP)
+    scene.settings["accounts"].pop(ZEGO.name)
+    scene.account(TENCENT)["secret_key"] = ""
+    # An error is said, and that the file was read before is not.
+    await reload(scene, daemon, "reload_refused")
+    assert daemon.events(LINE) == []
+
+
+async def test_a_removed_account_with_agents_is_alarmed_once_and_its_rows_wait(
+    scene: Scene,
+) -> None:
+    daemon = await scene.start_daemon()
+    await scene.app.write(task(TENCENT, "left"), task(VOLCENGINE, "kept"))
+    for id_ in ("left", "kept"):
+        await scene.wait(id_, phase="running")
+    removed = scene.settings["accounts"].pop(TENCENT.name)
+    alarm = await reload(scene, daemon, "account_missing")
+    assert (alarm["level"], alarm["account"]) == ("error", TENCENT.name)
+    await scene.wait("left", waiting_for="account", reason="UnknownAccount")
+
+    scene.account(VOLCENGINE)["poll_s"] = 2
+    await reload(scene, daemon)
+    await scene.app.write("UPDATE agent_task SET desired_state = 'stopped'")
+    await scene.wait("kept", phase="stopped")
+    await scene.wait("left", phase="stopping", waiting_for="account")
+    assert [a["room_id"] for a in await scene.vendors.live()] == ["room-left"]
+    assert len(daemon.events("account_missing")) == 1
+
+    scene.settings["accounts"][TENCENT.name] = removed
+    await reload(scene, daemon)
+    # It would be looked at within a minute anyhow; a change makes it at once.
+    await scene.app.write("DELETE FROM agent_task WHERE id = 'left'")
+    await scene.wait_gone("left")
+    assert await scene.vendors.live() == []
+
+
+async def test_a_signal_to_end_is_heard_while_a_reload_awaits_the_database(
+    postgres_scene: Scene,
+) -> None:
+    scene = postgres_scene
+    daemon = await scene.start_daemon()
+    await scene.app.write(
+        "ALTER TABLE daemon RENAME TO daemon_elsewhere",
+    )
+    daemon.process.send_signal(signal.SIGTERM)
+    await daemon.ended()
