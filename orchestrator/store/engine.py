@@ -36,6 +36,7 @@ __all__ = [
     "Connection",
     "Database",
     "DatabaseAway",
+    "DatabaseRefuses",
     "DialectName",
     "StatementError",
     "Upsert",
@@ -59,6 +60,16 @@ DialectName = Literal["sqlite", "postgresql"]
 
 class DatabaseAway(OrchestratorError):  # noqa: N818 - it says what is, as the others do
     """The database cannot be reached, or the connection was lost. What was sent may have run."""
+
+
+class DatabaseRefuses(DatabaseAway):
+    """The database is there and lets nobody in under this name, or there is none of its name.
+
+    At the start it is the configuration that is wrong. A daemon that runs tries again, as whenever
+    its database is away: somebody is at work there, and its agents run on meanwhile.
+    """
+
+    exit_code = UsageError.exit_code
 
 
 class Database(ABC):

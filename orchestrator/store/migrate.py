@@ -5,7 +5,10 @@ Rule 1: one at a time. Whoever migrates holds an advisory lock (Postgres) or the
 Rule 2: a schema that is newer than this version is left alone.
 """
 
+import errno
 import os
+import sqlite3
+from contextlib import suppress
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
@@ -16,16 +19,29 @@ from alembic.config import Config
 from anyio import to_thread
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.errors import SchemaError
-from orchestrator.store.engine import DatabaseAway, DialectName, sqlite_path
+from orchestrator.store.engine import (
+    DatabaseAway,
+    DatabaseRefuses,
+    DialectName,
+    sqlite_path,
+)
 from orchestrator.store.schema import REVISION
-from orchestrator.store.sqlite import begin_immediate, create_sqlite_engine, driver_of
+from orchestrator.store.sqlite import (
+    begin_immediate,
+    create_sqlite_engine,
+    driver_of,
+    find_file_trouble,
+)
 from orchestrator.store.version import newer, read_revision
 
 SQLITE_MODE: Final = 0o660
 """Applications in the daemon's group write the same file."""
 
+_PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+"""Why a file cannot be made today and perhaps can tomorrow; a path or a right must be put right."""
 _LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('orchestrator ' || :schema, 0))")
 _SCHEMA_EXISTS: Final = text("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = :schema)")
 _PATIENT: Final = {
@@ -41,7 +57,8 @@ async def upgrade(database_url: str, *, schema: str = "public", revision: str = 
     """Migrate the database to the newest schema, or to another revision, forwards or back.
 
     Creates the SQLite file (mode 0660) or the Postgres schema if there is none. Raises SchemaError
-    if the database is newer than this version, and DatabaseAway if it cannot be reached.
+    if the database is newer than this version, DatabaseAway if it cannot be reached, and of that
+    DatabaseRefuses if waiting will not change it: a password, a right, a path.
     """
     if make_url(database_url).get_backend_name() == "sqlite":
         await to_thread.run_sync(_upgrade_sqlite, sqlite_path(database_url), revision)
@@ -61,6 +78,16 @@ def sql(dialect: DialectName, *, schema: str = "public") -> str:
 
 def _upgrade_sqlite(path: Path, revision: str) -> None:
     _create_file(path)
+    try:
+        _migrate_file(path, revision)
+    except (DBAPIError, sqlite3.Error) as error:
+        trouble = find_file_trouble(error, path)
+        if trouble is None:
+            raise
+        raise trouble from error
+
+
+def _migrate_file(path: Path, revision: str) -> None:
     engine = create_sqlite_engine(path)
     with engine.connect() as connection:
         driver = driver_of(connection)
@@ -69,7 +96,8 @@ def _upgrade_sqlite(path: Path, revision: str) -> None:
             _run(connection, revision)
             driver.execute("COMMIT")
         except BaseException:
-            driver.execute("ROLLBACK")
+            with suppress(sqlite3.OperationalError):  # some errors have rolled back already
+                driver.execute("ROLLBACK")
             raise
 
 
@@ -81,7 +109,8 @@ def _create_file(path: Path) -> None:
         return
     except OSError as error:
         message = f"cannot create the database: {error}"
-        raise DatabaseAway(message) from error
+        passes = error.errno in _PASSING
+        raise (DatabaseAway if passes else DatabaseRefuses)(message) from error
     os.fchmod(descriptor, SQLITE_MODE)  # whatever the umask says
     os.close(descriptor)
 
@@ -90,15 +119,20 @@ async def _upgrade_postgres(database_url: str, schema: str, revision: str) -> No
     from orchestrator.store.postgres import (  # noqa: PLC0415 - SQLite needs no asyncpg
         connect,
         create_postgres_engine,
+        find_server_trouble,
     )
 
-    engine = create_postgres_engine(
-        make_url(database_url), schema, 1, session=_PATIENT, reply_timeout_s=None
-    )
+    url = make_url(database_url)
+    engine = create_postgres_engine(url, schema, 1, session=_PATIENT, reply_timeout_s=None)
     try:
         connection = await connect(engine)
         try:
             await connection.run_sync(_run_postgres, schema, revision)
+        except DBAPIError as error:
+            trouble = find_server_trouble(error, url)
+            if trouble is None:
+                raise
+            raise trouble from error
         finally:
             await connection.close()
     finally:

@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from orchestrator.core.model import WorkClass
 from orchestrator.errors import UsageError
 from orchestrator.store.columns import read_json, write_json
-from orchestrator.store.engine import Database, DatabaseAway, DialectName
+from orchestrator.store.engine import Database, DatabaseAway, DatabaseRefuses, DialectName
 from orchestrator.store.frozen import BOUNDS_TRANSACTIONS, LONGEST_TRANSACTION
 
 T = TypeVar("T")
@@ -49,6 +49,10 @@ CONNECT_TIMEOUT_S: Final = 5
 REPLY_TIMEOUT_S: Final = 15
 """Longer than the server's own limits: it ends a wait that only a dead network explains."""
 SMALLEST_POOL: Final = 3
+REFUSALS: Final = frozenset({"28000", "28P01", "3D000", "42501"})
+"""SQLSTATEs that waiting will not mend: user, password, database, a right (Appendix A of the
+PostgreSQL documentation)."""
+LOCK_NOT_AVAILABLE: Final = "55P03"
 
 _DURABLE: Final = """
     SELECT set_config('synchronous_commit', 'on', false)
@@ -153,7 +157,7 @@ def _transact_lazily(
 
 
 async def connect(engine: AsyncEngine) -> AsyncConnection:
-    """Return a connection of the engine's pool. Raises DatabaseAway."""
+    """Return a connection of the engine's pool. Raises DatabaseAway, of it DatabaseRefuses."""
     try:
         return await engine.connect()
     except PoolTimeout as error:
@@ -162,7 +166,24 @@ async def connect(engine: AsyncEngine) -> AsyncConnection:
     except (DBAPIError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         message = f"{_spell_url(engine.url)}: {_spell(cause)}"
-        raise DatabaseAway(message) from error
+        raise (DatabaseRefuses if _refuses(cause) else DatabaseAway)(message) from error
+
+
+def find_server_trouble(error: DBAPIError, url: URL) -> DatabaseAway | None:
+    """Return the trouble with the server that a migration's error tells of; null: none of it."""
+    message = f"{_spell_url(url)}: {_spell(error.orig)}"
+    if _refuses(error.orig):
+        return DatabaseRefuses(message)
+    is_away = error.connection_invalidated or _sqlstate(error.orig) == LOCK_NOT_AVAILABLE
+    return DatabaseAway(message) if is_away else None
+
+
+def _refuses(cause: BaseException | None) -> bool:
+    return _sqlstate(cause) in REFUSALS
+
+
+def _sqlstate(cause: BaseException | None) -> str | None:
+    return getattr(cause, "sqlstate", None)
 
 
 def create_postgres_engine(

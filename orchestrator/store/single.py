@@ -8,7 +8,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from orchestrator.clock import utc_now
@@ -50,9 +50,8 @@ def _take(descriptor: int, path: Path) -> None:
 
 def _sign(descriptor: int, name: str) -> None:
     since = utc_now().strftime("%Y-%m-%d %H:%M:%S UTC")
-    os.ftruncate(descriptor, 0)
-    os.pwrite(
-        descriptor,
-        f"{name} pid {os.getpid()} on {socket.gethostname()} since {since}\n".encode(),
-        0,
-    )
+    text = f"{name} pid {os.getpid()} on {socket.gethostname()} since {since}\n"
+    # The lock is what counts: on a full disk it only has no name.
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)

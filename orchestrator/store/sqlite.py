@@ -25,7 +25,7 @@ from sqlalchemy.pool import NullPool
 from orchestrator.clock import boot_ns
 from orchestrator.core.model import WorkClass
 from orchestrator.errors import SchemaError
-from orchestrator.store.engine import Database, DatabaseAway, DialectName
+from orchestrator.store.engine import Database, DatabaseAway, DatabaseRefuses, DialectName
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -41,11 +41,16 @@ _AWAY: Final = frozenset(
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_CANTOPEN,
+    }
+)
+_REFUSED: Final = frozenset(
+    {
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
         sqlite3.SQLITE_READONLY,
     }
 )
+"""What waiting will not mend."""
 
 
 class SqliteDatabase(Database):
@@ -96,10 +101,10 @@ class _Seat:
         try:
             return await to_thread.run_sync(work, limiter=self._turn)
         except (DBAPIError, sqlite3.Error) as error:
-            if _primary_code(error) not in _AWAY:
+            trouble = find_file_trouble(error, self._path)
+            if trouble is None:
                 raise
-            message = f"{self._path}: {_driver_error(error)}"
-            raise DatabaseAway(message) from error
+            raise trouble from error
 
     def connection(self) -> Connection:
         """Return the connection. Raises SchemaError if there is no file."""
@@ -204,6 +209,15 @@ def create_sqlite_engine(path: Path) -> Engine:
     return create_engine(
         "sqlite+pysqlite://", creator=connect, poolclass=NullPool, hide_parameters=True
     )
+
+
+def find_file_trouble(error: DBAPIError | sqlite3.Error, path: Path) -> DatabaseAway | None:
+    """Return the trouble with the file that an error tells of; null: it tells of something else."""
+    message = f"{path}: {_driver_error(error)}"
+    code = _primary_code(error)
+    if code in _REFUSED:
+        return DatabaseRefuses(message)
+    return DatabaseAway(message) if code in _AWAY else None
 
 
 def driver_of(connection: Connection) -> sqlite3.Connection:
