@@ -41,6 +41,10 @@ from orchestrator.settings import (
 DEFAULT_PATH = Path("/etc/orchestrator/config.toml")
 PATH_VARIABLE = "ORCHESTRATOR_CONFIG"
 DEBUG_VARIABLE = "ORCHESTRATOR_DEBUG"
+CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
+"""systemd sets it, for the service alone."""
+CREDENTIALS_FOLDER = "credentials"
+"""Beside the configuration file: where credentials are looked for without that variable."""
 
 LEASE_MARGIN_MS = 2_000
 """What a lease must be longer than a call: time to announce before it and to settle after it."""
@@ -196,12 +200,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{told}. Name one with -c or ${PATH_VARIABLE}.") from wrong
 
 
-_NO_CREDENTIALS = (
-    "no $CREDENTIALS_DIRECTORY: systemd sets it for the service alone (beside a running service: "
-    "CREDENTIALS_DIRECTORY=/run/credentials/orchestrator.service)"
-)
-
-
 @dataclass(frozen=True, slots=True)
 class _System:
     """Where this process finds its secrets."""
@@ -229,10 +227,20 @@ class _System:
         # A credential is a name in that directory; a path would be read from anywhere.
         if "/" in name or name in {"", ".", ".."}:
             raise AbsentError("a path, where a name should be")
-        given = self.environ.get("CREDENTIALS_DIRECTORY")
-        if not given:
-            raise AbsentError(_NO_CREDENTIALS)
-        return self.file(str(Path(given) / name))
+        given = self.environ.get(CREDENTIALS_VARIABLE)
+        return self.file(str(Path(given) / name)) if given else self._source(name)
+
+    def _source(self, name: str) -> str:
+        """Return a credential from where the unit loads it: a person has no such variable.
+
+        `LoadCredential=zego:…/credentials/zego` calls each file in that folder `zego_<file>`.
+        """
+        path = self.directory / CREDENTIALS_FOLDER / name.replace("_", "/", 1)
+        try:
+            return self.file(str(path))
+        except AbsentError as absent:
+            told = f"no ${CREDENTIALS_VARIABLE}, and at {path}: {absent}"
+            raise AbsentError(told) from absent
 
     def absolute(self, path: str) -> str:
         return str((self.directory / path).absolute())

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -13,15 +15,6 @@ from orchestrator.errors import ConfigError
 from orchestrator.settings import Address
 
 ROOT = Path(__file__).parents[1]
-
-ENVIRON = {
-    "VOLCENGINE_ACCESS_KEY_ID": "fake-access-key-id",
-    "VOLCENGINE_SECRET_ACCESS_KEY": "fake-secret-access-key",
-    "TENCENT_SECRET_ID": "fake-secret-id",
-    "TENCENT_SECRET_KEY": "fake-secret-key",
-    "TENCENT_USERSIG_KEY": "fake-usersig-key",
-    "ZEGO_SERVER_SECRET": "fake-server-secret",
-}
 
 VOLCENGINE = """
 [accounts.main]
@@ -75,8 +68,26 @@ def test_every_key_is_explained_and_in_the_example(
     assert re.search(named, example, re.MULTILINE), f"{key} of {model} is not in config.toml"
 
 
-def test_example_is_read_without_a_warning_and_shows_the_defaults() -> None:
-    example = load(ROOT / "config.toml", ENVIRON)
+EXAMPLE = (ROOT / "config.toml").read_text("utf-8")
+CREDENTIALS = set(re.findall(r'credential = "([^"]+)"', EXAMPLE))
+COMMENTED_KEY = re.compile(r"^# (?=[\w]+ = )", re.MULTILINE)
+
+
+@pytest.fixture
+def credentials(tmp_path: Path) -> dict[str, str]:
+    """The environment of a service that has every credential of the example."""
+    folder = tmp_path / "credentials-directory"
+    folder.mkdir()
+    for name in CREDENTIALS:
+        text = "postgresql://host/db" if name.startswith("database_") else f"fake-{name}"
+        (folder / name).write_text(f"{text}\n", "utf-8")
+    return {"CREDENTIALS_DIRECTORY": str(folder)}
+
+
+def test_the_example_is_read_without_a_warning_and_shows_the_defaults(
+    credentials: dict[str, str],
+) -> None:
+    example = load(ROOT / "config.toml", credentials)
     assert example.warnings == ()
     plain = {"leases", "retry", "lanes", "orphans", "callbacks", "metrics", "retention", "log"}
     assert example.model_dump(include=plain) == Config().model_dump(include=plain)
@@ -92,6 +103,52 @@ def test_example_is_read_without_a_warning_and_shows_the_defaults() -> None:
         assert account.provider == name
         assert (account.start_within_s, account.signature_life_s) == (3600, 90)
         assert (account.settle_in_s, account.clock_margin_s) == (10, 15)
+
+
+def test_what_the_example_comments_out_is_right_too(
+    tmp_path: Path, credentials: dict[str, str]
+) -> None:
+    whole, count = COMMENTED_KEY.subn("", EXAMPLE)
+    assert count > 10
+    config = read(tmp_path, whole, credentials)
+    assert config.accounts["volcengine"].max_agents == 100
+    assert str(config.callbacks.listen) == str(Address("127.0.0.1", 8787))
+    assert {found.place for _, found in config.found_secrets} == {
+        name for name in CREDENTIALS if not name.startswith("database_")
+    }
+
+
+@pytest.mark.parametrize("name", sorted(CREDENTIALS))
+def test_a_credential_is_named_after_the_folder_and_the_key(name: str) -> None:
+    """As systemd names the files of a folder that a unit loads whole."""
+    folder, _, key = name.partition("_")
+    assert folder in {"volcengine", "tencent", "zego", "database", "secrets"}
+    assert re.search(rf'^(# )?(url|{key}) = .*"{name}"|"{name}" }}$', EXAMPLE, re.MULTILINE)
+
+
+def test_credentials_are_found_where_the_unit_loads_them_from(tmp_path: Path) -> None:
+    folder = tmp_path / "credentials" / "zego"
+    folder.mkdir(parents=True)
+    (folder / "server_secret").write_text("fake-server-secret\n", "utf-8")
+    text = """
+    [secrets]
+    a = { credential = "zego_server_secret" }
+    b = { credential = "zego_callback_secret" }
+    """
+    (line,) = mistakes(tmp_path, text)
+    absent = folder / "callback_secret"
+    assert line.endswith(
+        f"found no $CREDENTIALS_DIRECTORY, and at {absent}: No such file or directory"
+    )
+    (folder / "callback_secret").write_text("fake-callback-secret", "utf-8")
+    revealed = {name: one.reveal() for name, one in read(tmp_path, text).secrets.items()}
+    assert revealed == {"a": "fake-server-secret", "b": "fake-callback-secret"}
+    # A service has its own, and nothing else.
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert [line.split(":")[0] for line in mistakes(tmp_path, text, environ)] == [
+        "secrets.a",
+        "secrets.b",
+    ]
 
 
 def test_all_mistakes_are_told_at_once_each_with_path_expected_and_found(tmp_path: Path) -> None:
@@ -145,6 +202,9 @@ def test_all_mistakes_are_told_at_once_each_with_path_expected_and_found(tmp_pat
 
 FORMS = 'text, { env = "NAME" }, { file = "path" } or { credential = "name" }'
 URLS = "sqlite:///path, sqlite:////absolute/path or postgresql://…"
+A_VARIABLE = 'the environment variable "A", set and not empty'
+A_CREDENTIAL = 'the systemd credential "../a" (LoadCredential=), not empty'
+A_PLACE = "HOST:PORT, for example 127.0.0.1:8787"
 A_FILE = 'a readable text file "nowhere" that is not empty'
 
 
@@ -163,7 +223,31 @@ A_FILE = 'a readable text file "nowhere" that is not empty'
         ("[secrets]\na = { env = 'A', file = 'b' }", "secrets.a", FORMS, "a table with env, file"),
         ("[secrets]\na = { env = 5 }", "secrets.a", FORMS, "a table with env"),
         ("[secrets]\na = 5", "secrets.a", FORMS, "a value of type int"),
-        ("[secrets]\na = { file = 'nowhere' }", "secrets.a", A_FILE, "nothing"),
+        ("[secrets]\na = { file = 'nowhere' }", "secrets.a", A_FILE, "No such file or directory"),
+        ("[secrets]\na = { env = 'A' }", "secrets.a", A_VARIABLE, "nothing"),
+        (
+            "[secrets]\na = { credential = '../a' }",
+            "secrets.a",
+            A_CREDENTIAL,
+            "a path, where a name should be",
+        ),
+        ("accounts = 5", "accounts", "a table", "5"),
+        ("[accounts]\nmain = 5", "accounts.main", "a table", "5"),
+        ("[callbacks]\nlisten = 'host'", "callbacks.listen", A_PLACE, "'host'"),
+        ("[callbacks]\nlisten = '[::1]'", "callbacks.listen", A_PLACE, "'[::1]'"),
+        ("[metrics]\nlisten = 9464", "metrics.listen", A_PLACE, "9464"),
+        (
+            "[database]\nlisten_url = 'sqlite:///x'",
+            "database.listen_url",
+            "postgresql://…",
+            "a URL that begins with 'sqlite'",
+        ),
+        (
+            "[database]\nurl = 'postgres://h/d'",
+            "database.url",
+            URLS,
+            "a URL that begins with 'postgres'",
+        ),
         ("[secrets]\na = ''", "secrets.a", "text that is not empty", "an empty text"),
         ("[database]\nurl = 'x'", "database.url", URLS, "text that is no URL"),
         ("[database]\nurl = 'a:b'", "database.url", URLS, "a URL that begins with 'a'"),
@@ -244,7 +328,75 @@ def test_a_credential_is_a_name_and_no_path(tmp_path: Path) -> None:
     (tmp_path / "credentials").mkdir()
     environ = {"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}
     (line,) = mistakes(tmp_path, '[secrets]\na = { credential = "../key" }', environ)
-    assert line.endswith("found nothing")
+    assert line.endswith("found a path, where a name should be")
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        (b"", "an empty text"),
+        (b" \r\n\n", "an empty text"),
+        (b"\xff\xfe\x00", "bytes that are no UTF-8 text"),
+        (None, "Is a directory"),
+    ],
+)
+def test_a_file_that_holds_no_secret_is_told(
+    tmp_path: Path, written: bytes | None, found: str
+) -> None:
+    key = tmp_path / "key"
+    if written is None:
+        key.mkdir()
+    else:
+        key.write_bytes(written)
+    (line,) = mistakes(tmp_path, "[secrets]\na = { file = 'key' }")
+    assert line.endswith(f"is not empty, found {found}")
+
+
+def test_a_file_that_this_user_may_not_read_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("fake-key", "utf-8")
+    (tmp_path / "key").chmod(0)
+    (tmp_path / "config.toml").write_text("[secrets]\na = { file = 'key' }", "utf-8")
+    # Root may read all; the file as it is opened has to be somebody else's.
+    script = (
+        "import os, sys; from pathlib import Path; from orchestrator.config import load\n"
+        "here = os.open(sys.argv[1], os.O_RDONLY)\n"
+        "os.fchdir(here)\n"
+        "b''.decode('utf-8-sig')  # its module may lie where nobody else can look\n"
+        "os.geteuid() or os.setresuid(65534, 65534, 65534)\n"
+        "load(Path('config.toml'), {})\n"
+    )
+    tmp_path.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "is not empty, found Permission denied" in done.stderr
+    assert "fake-key" not in done.stderr
+
+
+def test_what_an_editor_adds_is_no_part_of_a_key(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"\xef\xbb\xbffake-key\r\n")
+    (tmp_path / "config.toml").write_bytes(b"\xef\xbb\xbf[secrets]\r\na = { file = 'key' }\r\n")
+    assert load(tmp_path / "config.toml", {}).secrets["a"].reveal() == "fake-key"
+
+
+def test_callbacks_and_metrics_cannot_have_the_same_place(tmp_path: Path) -> None:
+    both = "[callbacks]\nlisten = '{0}'\n[metrics]\nlisten = '{0}'"
+    (line,) = mistakes(tmp_path, both.format("[::1]:80"))
+    assert line == 'metrics.listen: expected another place than callbacks.listen, found "[::1]:80"'
+    read(tmp_path, both.format("127.0.0.1:0"))
+
+
+def test_an_account_that_is_there_twice_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Cannot declare \('accounts', 'main'\) twice"):
+        read(tmp_path, VOLCENGINE + VOLCENGINE)
+
+
+def test_a_password_among_the_parameters_of_a_url_is_secret_too(tmp_path: Path) -> None:
+    url = "postgresql://host/db?user=me&password=fake-password"
+    config = read(tmp_path, f'[database]\nurl = "{url}"')
+    assert config.secret_values == {url, "fake-password"}
+    assert [warning.split(":")[0] for warning in config.warnings] == ["database.url"]
 
 
 def test_database_paths_count_from_the_file_and_passwords_are_secret(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ import signal
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from tests.daemon.customers import TENCENT, VOLCENGINE, ZEGO
 from tests.daemon.running import Daemon, Scene, task, until
+from tests.fault_proxy import fault_proxy
 
 pytestmark = pytest.mark.anyio
 
@@ -146,9 +148,19 @@ async def test_a_signal_to_end_is_heard_while_a_reload_awaits_the_database(
     postgres_scene: Scene,
 ) -> None:
     scene = postgres_scene
-    daemon = await scene.start_daemon()
-    await scene.app.write(
-        "ALTER TABLE daemon RENAME TO daemon_elsewhere",
-    )
-    daemon.process.send_signal(signal.SIGTERM)
-    await daemon.ended()
+    server = make_url(scene.database_url)
+    async with fault_proxy(server.host or "", server.port or 0) as way:
+        through = server.set(host="127.0.0.1", port=way.port)
+        scene.settings["database"]["url"] = through.render_as_string(hide_password=False)
+        daemon = await scene.start_daemon()
+        way.is_half_open = True
+        way.cut()
+        await reload(scene, daemon)
+        daemon.process.send_signal(signal.SIGTERM)
+
+        async def draining() -> bool | None:
+            return True if daemon.events("draining") else None
+
+        await until(draining, daemon.describe)
+        way.is_half_open = False
+        assert await daemon.ended() == 0
