@@ -9,9 +9,9 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import Final
 from uuid import uuid4
 
 import anyio
@@ -21,6 +21,7 @@ from anyio.abc import TaskGroup
 from orchestrator import __version__
 from orchestrator.daemon import listening
 from orchestrator.daemon.book import Book
+from orchestrator.daemon.reach import reach_again, reach_at_start
 from orchestrator.daemon.setup import Setup
 from orchestrator.daemon.timekeeper import Timekeeper
 from orchestrator.daemon.wiring import Begun, Loops, Wiring
@@ -31,8 +32,6 @@ from orchestrator.store.engine import now as database_now
 from orchestrator.store.single import hold_single_daemon
 from orchestrator.wake.fan import Fan
 
-RETRY_FIRST_S: Final = 0.2
-RETRY_LAST_S: Final = 5.0
 SETTLE_LAST_S: Final = 5.0
 """After the calls' last while: for what they came to. A database that is away ends no sooner."""
 SIGN_OFF_S: Final = 5.0
@@ -44,8 +43,6 @@ MISSING: Final = (
 )
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-T = TypeVar("T")
-
 log = structlog.get_logger(__name__)
 
 
@@ -56,20 +53,21 @@ async def run(setup: Setup) -> None:
     the SQLite file, an account that has agents is not configured any more, or something else
     listens where callbacks should arrive.
     """
-    await _until_reachable(lambda: version.check_version(setup.database))
+    await reach_at_start(lambda: version.check_version(setup.database), setup.notifier)
     # Signals are heard before the row is written: whoever sees it may ask the daemon to end.
     with (
         _hold(setup),
         listening.bind(setup.callbacks) as callbacks,
         anyio.open_signal_receiver(*SIGNALS) as signals,
     ):
-        begun = await _begin(setup)
+        begun = await _begin_unless_asked_to_end(setup, signals)
+        if begun is None:
+            return
         _spare_collector()
         try:
             await _Daemon(Wiring(setup, begun), callbacks).serve(signals)
         finally:
-            with anyio.CancelScope(shield=True):
-                await _end(setup, begun)
+            await _sign_off(setup, begun)
 
 
 def _spare_collector() -> None:
@@ -83,20 +81,6 @@ def _spare_collector() -> None:
     gc.set_threshold(GARBAGE_THRESHOLD)
 
 
-async def _until_reachable(work: Callable[[], Awaitable[T]]) -> T:
-    """Do something that needs the database, as soon as it can be reached. One line says why not."""
-    wait_s, told = RETRY_FIRST_S, False
-    while True:
-        try:
-            return await work()
-        except DatabaseAway as error:
-            if not told:
-                log.warning("database_away", error=str(error), message="trying until it is there")
-            told = True
-            await anyio.sleep(wait_s)
-            wait_s = min(RETRY_LAST_S, wait_s * 2)
-
-
 @contextmanager
 def _hold(setup: Setup) -> Iterator[None]:
     """Hold the SQLite file, where there is one, for this daemon alone."""
@@ -105,6 +89,29 @@ def _hold(setup: Setup) -> Iterator[None]:
         return
     with hold_single_daemon(setup.database.path, setup.name):
         yield
+
+
+async def _begin_unless_asked_to_end(
+    setup: Setup, signals: AsyncIterator[signal.Signals]
+) -> Begun | None:
+    """Register this daemon, or return null: the database may be awaited for longer than anybody."""
+    begun: list[Begun] = []
+    async with anyio.create_task_group() as either:
+
+        async def begin() -> None:
+            begun.append(await _begin(setup))
+            either.cancel_scope.cancel()
+
+        either.start_soon(begin)
+        async for number in signals:
+            log.info("signal", signal=signal.Signals(number).name)
+            if number == signal.SIGHUP:
+                continue  # what there is to read has just been read
+            either.cancel_scope.cancel()
+            for one in begun:  # both came at the same moment
+                await _sign_off(setup, one)
+            return None
+    return begun[0]
 
 
 async def _begin(setup: Setup) -> Begun:
@@ -119,8 +126,9 @@ async def _begin(setup: Setup) -> Begun:
         wake="notify" if setup.notified else "poll",
         accounts=sorted(setup.keys.accounts),
     )
-    mark = await _until_reachable(
-        lambda: setup.database.write(_register, book.timekeeper, one, setup.abandoned)
+    mark = await reach_at_start(
+        lambda: setup.database.write(_register, book.timekeeper, one, setup.abandoned),
+        setup.notifier,
     )
     for name in sorted(setup.abandoned):
         log.warning("account_abandoned", account=name)
@@ -156,9 +164,10 @@ def _renew(connection: Connection, renewed: daemons.Renewed) -> list[str]:
     return daemons.accounts_without_keys(connection, renewed, now)
 
 
-async def _end(setup: Setup, begun: Begun) -> None:
+async def _sign_off(setup: Setup, begun: Begun) -> None:
+    """Remove the daemon's row, whoever has been cancelled."""
     try:
-        with anyio.fail_after(SIGN_OFF_S):
+        with anyio.fail_after(SIGN_OFF_S, shield=True):
             await setup.database.write(daemons.sign_off, begun.daemon_id)
     except (DatabaseAway, TimeoutError):
         log.warning("database_away", message="the daemon's row stays until it is old")
@@ -175,6 +184,7 @@ class _Daemon:
         self.working = anyio.CancelScope()
         self.missing = self.setup.abandoned
         """Accounts whose agents nobody can stop, as far as that was told."""
+        self.telling = anyio.Lock()
 
     async def serve(self, signals: AsyncIterator[signal.Signals]) -> None:
         """Run everything, until it is asked to stop and what was begun is done."""
@@ -188,6 +198,7 @@ class _Daemon:
                 for work in (janitor.beat, janitor.sweep, janitor.prune, janitor.free):
                     aside.start_soon(work)
                 aside.start_soon(wiring.orphans().run)
+                aside.start_soon(wiring.service(loops.tasks).describe)
                 with self.working:
                     await self._work(loops)
                 if self.working.cancelled_caught:
@@ -214,8 +225,11 @@ class _Daemon:
             async for number in signals:
                 log.info("signal", signal=signal.Signals(number).name)
                 if number == signal.SIGHUP:
+                    self.setup.notifier.reloading()
                     self._reload(writing)
+                    self.setup.notifier.ready()
                 else:
+                    self.setup.notifier.stopping(self._longest_end_s())
                     loops.drain()
                     self._limit_work()
 
@@ -231,21 +245,23 @@ class _Daemon:
 
     async def _tell_accounts(self) -> None:
         """Write which accounts this daemon has; say once whose agents nobody can stop now."""
-        missing = frozenset(await _until_reachable(self._write_accounts))
+        missing = frozenset(await reach_again(self._write_accounts))
         for name in sorted(missing - self.missing):
             log.error("account_missing", account=name, message=MISSING)
         self.missing = missing
 
     async def _write_accounts(self) -> list[str]:
-        # Of two reloads while the database was away, both write what the later one read.
         names = self.wiring.book.names
         renewed = daemons.Renewed(daemon_id=self.wiring.begun.daemon_id, accounts=names)
         return await self.setup.database.write(_renew, renewed)
 
     def _limit_work(self) -> None:
         """Bound the time until the end, whatever is away: a second signal changes nothing."""
-        most_s = self.setup.shutdown_timeout.total_seconds() + SETTLE_LAST_S
+        most_s = self._longest_end_s() - SIGN_OFF_S
         self.working.deadline = min(self.working.deadline, anyio.current_time() + most_s)
+
+    def _longest_end_s(self) -> float:
+        return self.setup.shutdown_timeout.total_seconds() + SETTLE_LAST_S + SIGN_OFF_S
 
     def _limit(self, calls: TaskGroup) -> None:
         """Give calls in flight a last while; a call that is cut off stays announced."""
