@@ -22,8 +22,8 @@ from orchestrator.core.model import Agent
 from orchestrator.providers.base import Problem, Spec
 from orchestrator.providers.fields import IdRule, filled_problems, one_of
 from orchestrator.providers.spec import SpecModel, decoded, mistake, problem, problems
+from orchestrator.providers.tokens import USER_SIG_USER as USER_ID
 
-USER_ID = IdRule(limit=32, characters=r"A-Za-z0-9_-", alphabet="letters, digits, _ and -")
 STRING_ROOM = IdRule(
     limit=64,
     characters=r"A-Za-z0-9 !#$%&()+\-:;<=.>?@\[\]^_{}|~,",

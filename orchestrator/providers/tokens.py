@@ -17,11 +17,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
+from orchestrator.providers.fields import IdRule
+
+USER_SIG_USER = IdRule(limit=32, characters=r"A-Za-z0-9_-", alphabet="letters, digits, _ and -")
+"""Tencent's users, as its own library for UserSig says."""
 USER_SIG_LIMIT = 4096
 """Bytes a UserSig may unpack to: a compressed token must not fill the memory."""
 
 RTC_VERSION = "001"
 RTC_APP_ID_LENGTH = 24
+RTC_ID = IdRule(limit=128, characters=r"A-Za-z0-9_\-.@", alphabet="letters, digits, _ - . and @")
+"""Volcengine's users and rooms (docs/6348/70114)."""
 PUBLISH_STREAM = 0
 SUBSCRIBE_STREAM = 4
 _MEDIA_OF_PUBLISH = (1, 2, 3)

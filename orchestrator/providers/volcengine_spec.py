@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from orchestrator.core.model import Agent
 from orchestrator.providers.base import Problem, Spec
-from orchestrator.providers.fields import IdRule, filled_problems, one_of
+from orchestrator.providers.fields import filled_problems, one_of
 from orchestrator.providers.spec import (
     Path,
     ResolvedSecret,
@@ -29,11 +29,10 @@ from orchestrator.providers.spec import (
     problem,
     problems,
 )
+from orchestrator.providers.tokens import RTC_ID as ID
 
 FIRST_GENERATION = "2024-06-01"
 """The API version that knows no TaskId: an agent is told apart by room and user."""
-
-ID = IdRule(limit=128, characters=r"A-Za-z0-9_\-.@", alphabet="letters, digits, _ - . and @")
 
 
 def start_problems(api_version: str, app_id: str, agent: Agent, spec: Spec) -> tuple[Problem, ...]:
