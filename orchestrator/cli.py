@@ -119,12 +119,19 @@ def migrate(
     config: ConfigOption = None,
     *,
     sql: Annotated[bool, typer.Option("--sql", help="Print the statements, run none.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Try until the database can be reached (the service's).")
+    ] = False,
 ) -> None:
     """Bring the database's schema to this version."""
     from orchestrator.commands import migrate as command  # noqa: PLC0415 - see rule 1
 
+    if sql and wait:
+        raise UsageError("--sql asks no database, so there is nothing to wait for: choose one")
     if sql:
         command.show(config)
+    elif wait:
+        command.run_when_reachable(config)
     else:
         command.run(config)
 

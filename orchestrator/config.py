@@ -160,6 +160,35 @@ def wants_debug() -> bool:
     return os.environ.get(DEBUG_VARIABLE, "") not in {"", "0"}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceManager:
+    """Who started this process and wants to hear from it."""
+
+    socket: str | None
+    """Where it listens ($NOTIFY_SOCKET); null: nobody does."""
+    watchdog_s: float | None
+    """How long it waits for a sign of life ($WATCHDOG_USEC); null: for ever."""
+
+
+def find_service_manager() -> ServiceManager:
+    """Return the service manager of this process."""
+    return read_service_manager(os.environ, os.getpid())
+
+
+def read_service_manager(environ: Mapping[str, str], pid: int) -> ServiceManager:
+    """Return the service manager that an environment tells the process `pid` of.
+
+    Its variables are inherited by whatever a service starts, so it says whom it means by the time
+    ($WATCHDOG_PID; sd_watchdog_enabled(3)).
+    """
+    usec = environ.get("WATCHDOG_USEC", "")
+    is_meant = environ.get("WATCHDOG_PID", str(pid)) == str(pid)
+    return ServiceManager(
+        socket=environ.get("NOTIFY_SOCKET") or None,
+        watchdog_s=int(usec) / 1e6 if usec.isdecimal() and int(usec) and is_meant else None,
+    )
+
+
 def load(path: Path, environ: Mapping[str, str]) -> Config:
     """Return the configuration in a file, its secrets found, its defaults filled in.
 

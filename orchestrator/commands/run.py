@@ -1,14 +1,16 @@
 """`orchestrator run`: the daemon, from its configuration to its end."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 
 from orchestrator import log
 from orchestrator.app import build
-from orchestrator.config import open_config
+from orchestrator.config import find_service_manager, open_config
 from orchestrator.daemon import supervise
+from orchestrator.daemon.notify import Notifier
 from orchestrator.daemon.setup import Setup
 
 
@@ -25,8 +27,10 @@ def run(option: Path | None, abandon: Sequence[str]) -> None:
     say = log.logger(__name__)
     for warning in config.warnings:
         say.warning("configuration", message=warning)
+    manager = find_service_manager()
+    notifier = Notifier(manager.socket, manager.watchdog_s)
     try:
-        anyio.run(_serve, build(config, redactor, abandon))
+        anyio.run(_serve, replace(build(config, redactor, abandon), notifier=notifier))
     except KeyboardInterrupt:
         say.info("interrupted")
 

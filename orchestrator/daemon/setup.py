@@ -7,6 +7,7 @@ from datetime import timedelta
 from orchestrator.daemon.book import Keys
 from orchestrator.daemon.janitor import Keep
 from orchestrator.daemon.listening import Listen
+from orchestrator.daemon.notify import SILENT, Notifier
 from orchestrator.store.engine import Database
 from orchestrator.wake.base import Waker
 
@@ -44,3 +45,5 @@ class Setup:
     must not take those that the work needs."""
     abandoned: frozenset[str] = frozenset()
     """Accounts with agents and without keys that a person gave up."""
+    notifier: Notifier = SILENT
+    """The way to the service manager, where there is one."""

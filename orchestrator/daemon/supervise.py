@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 from uuid import uuid4
 
@@ -21,6 +22,9 @@ from anyio.abc import TaskGroup
 from orchestrator import __version__
 from orchestrator.daemon import listening
 from orchestrator.daemon.book import Book
+from orchestrator.daemon.counted import CountedDatabase
+from orchestrator.daemon.health import Health
+from orchestrator.daemon.meter import Meter
 from orchestrator.daemon.reach import reach_again, reach_at_start
 from orchestrator.daemon.setup import Setup
 from orchestrator.daemon.timekeeper import Timekeeper
@@ -51,8 +55,18 @@ async def run(setup: Setup) -> None:
 
     Raises SchemaError if the schema is not this version's, and UsageError if another daemon holds
     the SQLite file, an account that has agents is not configured any more, or something else
-    listens where callbacks should arrive.
+    listens where callbacks should arrive or metrics be asked for.
     """
+    meter = Meter()
+    health = Health(meter, setup.open_inspected)
+    counted = replace(setup, database=CountedDatabase(setup.database, meter.count_error))
+    # Asked from here on: that the database is awaited is the first thing one wants to know.
+    with listening.bind(setup.metrics) as window:
+        async with health.serve(window):
+            await _run(counted, meter, health)
+
+
+async def _run(setup: Setup, meter: Meter, health: Health) -> None:
     await reach_at_start(lambda: version.check_version(setup.database), setup.notifier)
     # Signals are heard before the row is written: whoever sees it may ask the daemon to end.
     with (
@@ -65,7 +79,7 @@ async def run(setup: Setup) -> None:
             return
         _spare_collector()
         try:
-            await _Daemon(Wiring(setup, begun), callbacks).serve(signals)
+            await _Daemon(Wiring(setup, begun, meter), callbacks, health).serve(signals)
         finally:
             await _sign_off(setup, begun)
 
@@ -177,10 +191,11 @@ async def _sign_off(setup: Setup, begun: Begun) -> None:
 class _Daemon:
     """A daemon that runs, from its first pass to the last outcome."""
 
-    def __init__(self, wiring: Wiring, callbacks: socket.socket | None) -> None:
+    def __init__(self, wiring: Wiring, callbacks: socket.socket | None, health: Health) -> None:
         self.wiring = wiring
         self.setup = wiring.setup
         self.callbacks = callbacks
+        self.health = health
         self.working = anyio.CancelScope()
         self.missing = self.setup.abandoned
         """Accounts whose agents nobody can stop, as far as that was told."""
@@ -192,6 +207,7 @@ class _Daemon:
         async with wiring.transport, self.setup.open_waker() as waker:
             loops = wiring.loops()
             janitor = wiring.janitor(loops.tasks)
+            self.health.attach(wiring.vitals(loops.tasks, waker))
             async with anyio.create_task_group() as aside:
                 aside.start_soon(Fan(waker, (wiring.tasks_seat, wiring.lanes_seat)).run)
                 aside.start_soon(self._watch, signals, loops)

@@ -22,12 +22,16 @@ from orchestrator.daemon.lane_scheduler import LaneParts, LaneScheduler
 from orchestrator.daemon.lane_settle import LaneSettling
 from orchestrator.daemon.lane_settler import LaneSettler
 from orchestrator.daemon.limiter import Action, Limiter
+from orchestrator.daemon.meter import Meter
 from orchestrator.daemon.pulse import Pulse
 from orchestrator.daemon.scheduler import Parts, Scheduler
+from orchestrator.daemon.service import Service
 from orchestrator.daemon.settler import Settler
 from orchestrator.daemon.setup import Setup
 from orchestrator.daemon.tally import Tally
 from orchestrator.daemon.transport import Transport
+from orchestrator.daemon.vitals import Vitals
+from orchestrator.wake.base import Waker
 from orchestrator.wake.fan import Seat
 
 
@@ -63,7 +67,7 @@ class Loops:
 class Wiring:
     """Makes the parts of one daemon."""
 
-    def __init__(self, setup: Setup, begun: Begun) -> None:
+    def __init__(self, setup: Setup, begun: Begun, meter: Meter) -> None:
         self.setup = setup
         self.begun = begun
         self.book = begun.book
@@ -77,6 +81,7 @@ class Wiring:
             transport=self.transport,
             limiter=self.limiter,
             book=self.book,
+            meter=meter,
             redact=setup.redact,
         )
 
@@ -130,6 +135,20 @@ class Wiring:
             daemon_id=self.begun.daemon_id,
             daemon_name=self.setup.name,
             keep=self.setup.keep,
+            is_draining=scheduler.is_draining,
+        )
+
+    def service(self, scheduler: Scheduler) -> Service:
+        """Return what the service manager hears of this daemon."""
+        return Service(self.setup.notifier, self.pulse, self.setup.database, scheduler.is_draining)
+
+    def vitals(self, scheduler: Scheduler, waker: Waker) -> Vitals:
+        """Return the parts as they are seen from outside."""
+        return Vitals(
+            book=self.book,
+            callbacks=self.callback_tally,
+            pulse=self.pulse,
+            waker=waker,
             is_draining=scheduler.is_draining,
         )
 
