@@ -9,7 +9,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    run_file("0003_views")
+    run_file("0003_views_explain")
+    run_file("0003_views")  # listening_lane reads command_explain
 
 
 def downgrade() -> None:

@@ -279,11 +279,15 @@ WAITS: Mapping[Callable[[Speaker], Awaitable[None]], str] = {
     " until T; Timeout",
     not_publishing: "queued since T; waits to be tried again, until T; 410001046: not publishing",
     with_a_gap: "queued since T; waits for sequence 8, which is missing, until T",
-    without_an_agent: "queued since T; waits for its agent to run, until T",
-    without_an_agent_at_the_first_look: "queued since T; waits for its agent to run",
-    frozen: "queued since T; waits, since the account is frozen",
+    without_an_agent: "queued since T; waits for its agent to run, which is pending, until T",
+    without_an_agent_at_the_first_look: (
+        "queued since T; waits for its agent to run, which is pending"
+    ),
+    frozen: "queued since T; waits, since the account is frozen; to let calls leave, set"
+    " account_control.frozen to false",
     without_a_slot: "queued since T; waits for its turn in the account's rate limit",
-    without_a_daemon: "queued since T; waits for a daemon that has the account",
+    without_a_daemon: "queued since T; waits for a daemon that has the account: none has said that"
+    " it runs since T, start one",
 }
 
 

@@ -34,66 +34,6 @@ async def test_an_empty_database_has_empty_views(database: Database, view: str) 
     assert await query(database, f"SELECT * FROM {view}") == []  # noqa: S608 - from the list above
 
 
-SENTENCES = {
-    "phase = 'pending'": "not started yet since 2020-01-01 00:00:00 UTC",
-    f"waiting_for = 'retry', retry_at = '{FUTURE}', reason = 'Busy', message = 'too many'": (
-        "not started yet since 2020-01-01 00:00:00 UTC; waits to be tried again,"
-        " until 2040-01-01 00:00:00 UTC; Busy: too many"
-    ),
-    "waiting_for = 'rate_limit'": (
-        "not started yet since 2020-01-01 00:00:00 UTC; waits for the account's rate limit"
-    ),
-    f"phase = 'running', stop_due_at = '{FUTURE}', confirmed_at = '{PAST}'": (
-        "running, seen in the room since 2020-01-01 00:00:00 UTC,"
-        " looked at for its end at 2040-01-01 00:00:00 UTC"
-    ),
-    f"phase = 'stopping', waiting_for = 'proof', due_at = '{FUTURE}', end_reason = 'deadline'": (
-        "stopping (deadline) since 2020-01-01 00:00:00 UTC;"
-        " waits for proof that nothing runs, until 2040-01-01 00:00:00 UTC"
-    ),
-    "phase = 'stopped', end_reason = 'idle'": "ended (idle) since 2020-01-01 00:00:00 UTC",
-    "phase = 'failed', end_reason = 'start_failed', reason = 'InvalidSpec'": (
-        "failed, and not tried again until the row changes (start_failed)"
-        " since 2020-01-01 00:00:00 UTC; InvalidSpec"
-    ),
-    f"phase = 'quarantined', due_at = '{FUTURE}', waiting_for = 'frozen'": (
-        "perhaps running, nobody knows since 2020-01-01 00:00:00 UTC;"
-        " waits, since the account is frozen, until 2040-01-01 00:00:00 UTC"
-    ),
-}
-
-
-@pytest.mark.parametrize(("assignment", "sentence"), SENTENCES.items(), ids=SENTENCES)
-async def test_a_task_is_explained_in_one_sentence(
-    task: Database, assignment: str, sentence: str
-) -> None:
-    # SQLite's columns of the daemon hold the daemon's format.
-    written = assignment.replace("00:00:00+00:00", "00:00:00.000000+00:00")
-    if task.dialect == "sqlite":
-        written = written.replace("+00:00", "")
-    await run(task, status("phase_since = '2020-01-01 00:00:00'"), status(written))
-    assert await value(task, "SELECT explanation FROM task_explain") == sentence
-
-
-async def test_a_deleted_task_and_an_open_wish_are_told(task: Database) -> None:
-    await run(task, status("phase_since = '2020-01-01 00:00:00'"), "DELETE FROM agent_task")
-    assert await value(task, "SELECT explanation FROM task_explain") == (
-        "not started yet since 2020-01-01 00:00:00 UTC; the task is deleted;"
-        " a change is not taken yet"
-    )
-
-
-async def test_proof_is_awaited_until_the_horizon(task: Database) -> None:
-    await run(
-        task,
-        status("waiting_for = 'proof', due_at = '2039-01-01 00:00:00'"),
-        "INSERT INTO vendor_agent (id, task_id, account, site, horizon_at)"
-        " VALUES ('v1', 't1', 'acc', '{}', '2040-01-01 00:00:00')",
-    )
-    sentence = await value(task, "SELECT explanation FROM task_explain")
-    assert ", until 2040-01-01 00:00:00 UTC" in sentence
-
-
 async def test_trouble_comes_first_and_orphans_not_at_all(task: Database) -> None:
     await run(
         task,
@@ -116,7 +56,11 @@ CONVERGED = {
     ("running", "phase = 'running', due_at = '2040-01-01 00:00:00'"): 0,
     ("running", "phase = 'failed'"): 0,
     ("running", "phase = 'stopped'"): 0,
-    ("stopped", "phase = 'running', due_at = '2040-01-01 00:00:00'"): 1,
+    # Its end is due, by its deadline or its heartbeat, and nobody carries it out.
+    ("running", "phase = 'running', stop_due_at = '2020-01-01 00:00:00'"): 1,
+    ("running", "phase = 'running', stop_due_at = '2040-01-01 00:00:00'"): 0,
+    ("running", "phase = 'stopping', due_at = '2040-01-01 00:00:00'"): 1,
+    ("stopped", "phase = 'running', stop_due_at = '2020-01-01 00:00:00'"): 1,
     ("stopped", "phase = 'stopping', due_at = '2040-01-01 00:00:00'"): 1,
     ("stopped", "phase = 'stopped'"): 0,
     ("deleted", "phase = 'quarantined', due_at = '2040-01-01 00:00:00'"): 1,
