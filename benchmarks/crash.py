@@ -26,6 +26,7 @@ from orchestrator.daemon.book import Book
 from orchestrator.daemon.claim import Desk, Order, Wanted, claim
 from orchestrator.daemon.gateway import Gateway
 from orchestrator.daemon.limiter import Limiter
+from orchestrator.daemon.meter import Meter
 from orchestrator.daemon.setup import Setup
 from orchestrator.daemon.transport import Transport
 from orchestrator.log import Redactor
@@ -140,6 +141,7 @@ async def _send(setup: Setup, book: Book, orders: Sequence[Order]) -> None:
             transport=transport,
             limiter=Limiter(setup.database, {}),
             book=book,
+            meter=Meter(),
             redact=setup.redact,
         )
 

@@ -20,6 +20,12 @@ PACKAGE_OWNERS = {
     "sqlite3": ("store/", "wake/"),
     "alembic": ("store/",),
     "aiohttp": ("daemon/transport", "daemon/callbacks", "daemon/health", "simulator/"),
+    "prometheus_client": (
+        "daemon/meter",
+        "daemon/vitals",
+        "daemon/census",
+        "daemon/health",
+    ),
     "typer": ("cli.py", "commands/"),
     "rich": ("cli.py", "commands/"),
     "tomllib": ("config",),

@@ -56,6 +56,12 @@ DECIDE_NS_MAX: Final = 5_000_000
 _WITH_SPEC: Final = frozenset({Verb.START, Verb.UPDATE})
 """Calls that carry the spec, which is judged before one is spent on it."""
 
+_ASKED_FOR: Final = frozenset({Verb.START, Verb.STOP, Verb.UPDATE})
+_WISHES: Final = frozenset(
+    {What.INSERT, What.DELETE, What.STOP, What.RUN, What.SPEC, What.RESTART, What.START_BY}
+)
+"""Changes of an application's that are carried out by a call."""
+
 Tickets = Mapping[tuple[str, Verb], list[Ticket]]
 """Tickets drawn for the calls of an account. A pair that is not there needs none."""
 Place = tuple[str, WorkClass]
@@ -97,6 +103,8 @@ class Order:
     ticket: Ticket | None
     anchor: Anchor
     lease_ends_ns: int
+    changed_at: datetime | None
+    """When the application asked for this call, if nothing but us was waited for since."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -302,6 +310,7 @@ class _Claim:
                 ticket=ticket,
                 anchor=self.anchor,
                 lease_ends_ns=self.anchor.surely_before_ns(until),
+                changed_at=_changed_at(one, call),
             )
         )
 
@@ -368,6 +377,21 @@ class _Claim:
                 message=status.message or status.end_reason,
                 phase_before=before.value,
             )
+
+
+def _changed_at(one: Read, call: Call) -> datetime | None:
+    """Return when the application asked for a call, if this is the first look at its change.
+
+    A start that was not wanted at once counts from when it was.
+    """
+    if call.verb not in _ASKED_FOR:
+        return None
+    asked = [change.at for change in one.changes if change.what in _WISHES]
+    if not asked:
+        return None
+    task = one.row.task
+    start_at = task.start_at if task is not None and call.verb is Verb.START else None
+    return min(asked) if start_at is None else max(min(asked), start_at)
 
 
 def _then(step: Step, after: Step) -> Step:

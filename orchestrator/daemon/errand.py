@@ -6,7 +6,7 @@ Whose conversation it is, and what it says, is the gateway's business.
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -17,6 +17,7 @@ from orchestrator.clock import Anchor, boot_ns
 from orchestrator.core.model import WorkClass
 from orchestrator.core.outcome import Indefinite, NotSent, Outcome, Settled
 from orchestrator.daemon.limiter import Action, Limiter, Ticket
+from orchestrator.daemon.meter import Meter
 from orchestrator.daemon.transport import Transport
 from orchestrator.providers.base import Conversation, Reply, Request
 from orchestrator.store.engine import DatabaseAway, StatementError
@@ -39,6 +40,8 @@ class Errand:
     """`boot_ns` by which it has ended: inside its lease, with time left to settle it."""
     shortest: timedelta
     """A call that has less than this left is not sent at all."""
+    changed_at: datetime | None
+    """When the application asked for this call, if nothing but us was waited for since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +57,12 @@ class Answer:
 class Call:
     """Leads one conversation to its outcome."""
 
-    def __init__(self, transport: Transport, limiter: Limiter, errand: Errand) -> None:
+    def __init__(
+        self, transport: Transport, limiter: Limiter, meter: Meter, errand: Errand
+    ) -> None:
         self._transport = transport
         self._limiter = limiter
+        self._meter = meter
         self._errand = errand
         self._ticket = errand.ticket
         """Drawn by the announce, and not yet stood at: kept for the request of its own action."""
@@ -64,6 +70,8 @@ class Call:
         """Of the request that is about to leave; null where its action has no limit."""
         self._shortest_ns = errand.shortest // timedelta(microseconds=1) * 1000
         self._action = ""
+        self._changed_at = errand.changed_at
+        """Null from the first request on: one is measured, and no retry."""
         self._asked_ns = 0
         self._latency_ns = 0
 
@@ -115,9 +123,20 @@ class Call:
 
     async def _hold(self, request: Request) -> NotSent | None:
         """Wait for another slot if this one has passed while the call was connecting."""
-        if self._slot is None or boot_ns() <= self._slot.closes_ns:
-            return None
-        return await self._stand_at_slot(request, missed=self._slot)
+        if self._slot is not None and boot_ns() > self._slot.closes_ns:
+            late = await self._stand_at_slot(request, missed=self._slot)
+            if late is not None:
+                return late
+        self._note_wire()
+        return None
+
+    def _note_wire(self) -> None:
+        """Note how long the application has waited for what leaves now."""
+        if self._changed_at is None:
+            return
+        waited = self._errand.anchor.not_earlier(boot_ns()) - self._changed_at
+        self._changed_at = None
+        self._meter.note_wire(self._errand.work_class, waited / timedelta(seconds=1))
 
     async def _stand_at_slot(
         self, request: Request, missed: Ticket | None = None
@@ -143,12 +162,14 @@ class Call:
         action = Action(account=self._errand.account, name=request.action)
         if not self._limiter.is_limited(action):
             return None
+        came_ns = boot_ns()
         ticket = self._take_ticket(action) or await self._draw(action, missed=missed)
         while ticket is not None:
             self._limiter.note_arrival(ticket)
             await anyio.sleep(max(0, ticket.opens_ns - boot_ns()) / 1e9)
             if boot_ns() <= ticket.closes_ns:
                 self._slot = ticket
+                self._meter.note_slot(action.account, action.name, (boot_ns() - came_ns) / 1e9)
                 return None
             ticket = await self._draw(action, missed=ticket)
         return NotSent(code="RateLimited", message=f"no slot of {action.name} in time")

@@ -20,6 +20,7 @@ from orchestrator.daemon.claim import Order
 from orchestrator.daemon.errand import Answer, Call, Errand
 from orchestrator.daemon.lane_claim import CommandOrder
 from orchestrator.daemon.limiter import Limiter
+from orchestrator.daemon.meter import Meter
 from orchestrator.daemon.settle import Settlement
 from orchestrator.daemon.transport import Transport
 from orchestrator.providers.base import Conversation, Provider, Stamp
@@ -40,6 +41,7 @@ class Gateway:
     transport: Transport
     limiter: Limiter
     book: Book
+    meter: Meter
     redact: Callable[[str], str]
     """Takes known secrets out of what a vendor said."""
 
@@ -53,14 +55,14 @@ class Gateway:
             anchor=order.anchor,
             deadline_ns=_deadline_ns(order.lease_ends_ns, runtime.call_timeout),
             shortest=SHORTEST_CALL,
+            changed_at=order.changed_at,
         )
         begin = partial(self._converse, order)
         answer = await self._lead(flight.task_id, flight.agent, errand, begin)
+        action = answer.action or runtime.provider.action(flight.verb)
+        self._count(errand, action, answer)
         return Settlement(
-            order=order,
-            settled=answer.settled,
-            action=answer.action or runtime.provider.action(flight.verb),
-            latency_ms=answer.latency_ms,
+            order=order, settled=answer.settled, action=action, latency_ms=answer.latency_ms
         )
 
     async def send_command(self, order: CommandOrder) -> Answer:
@@ -74,22 +76,31 @@ class Gateway:
             anchor=order.anchor,
             deadline_ns=_deadline_ns(order.lease_ends_ns, COMMAND_TIMEOUT),
             shortest=SHORTEST_COMMAND,
+            changed_at=order.changed_at,
         )
         begin = partial(self._command, order)
-        return await self._lead(flight.command.task_id, flight.agent, errand, begin)
+        answer = await self._lead(flight.command.task_id, flight.agent, errand, begin)
+        self._count(errand, answer.action, answer)
+        return answer
 
     async def _lead(
         self, task_id: str, agent: Agent, errand: Errand, begin: Callable[[], Conversation]
     ) -> Answer:
         about = {"task_id": task_id, "account": agent.account}
         with bound_contextvars(**about, incarnation=agent.incarnation):
-            answer = await Call(self.transport, self.limiter, errand).lead(begin)
+            call = Call(self.transport, self.limiter, self.meter, errand)
+            with self.meter.in_flight(errand.work_class):
+                answer = await call.lead(begin)
         outcome = answer.settled.outcome
         said = self.redact(outcome.message)
         if said == outcome.message:
             return answer
         cleaned = replace(answer.settled, outcome=replace(outcome, message=said))
         return replace(answer, settled=cleaned)
+
+    def _count(self, errand: Errand, action: str, answer: Answer) -> None:
+        outcome = answer.settled.outcome
+        self.meter.count_call(errand.account, action, outcome, answer.latency_ms)
 
     # --- which conversation ---
 

@@ -11,7 +11,7 @@ Rule 2: nothing here knows the order of commands; `core.lane_decide` does.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 from orchestrator.clock import Anchor, boot_ns
@@ -78,6 +78,8 @@ class CommandOrder:
     ticket: Ticket | None
     anchor: Anchor
     lease_ends_ns: int
+    changed_at: datetime | None
+    """When the application asked for it, if nothing but us was waited for since."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -282,6 +284,7 @@ class _LaneClaim:
                 ticket=drawn.pop(0) if drawn else None,
                 anchor=self.anchor,
                 lease_ends_ns=self.anchor.surely_before_ns(until),
+                changed_at=_changed_at(held, flight, one),
             )
         )
 
@@ -335,6 +338,23 @@ class _LaneClaim:
         lanes.remove(self.connection, self.buried)
         self.draft.write(self.connection)
         self.claimed.written = len(self.held) + len(self.buried) + len(self.commands)
+
+
+def _changed_at(held: HeldLane, flight: CommandFlight, one: Read) -> datetime | None:
+    """Return when a command was asked for, if neither slot, number, agent nor retry was waited for.
+
+    Behind an earlier command of its lane it may have waited.
+    """
+    has_waited = (
+        flight.sent_before is not None
+        or held.parked_kind is not None
+        or held.lane.gap_since is not None
+        or held.lane.retry_at is not None
+    )
+    asked_at, started_at = flight.command.created_at, one.row.status.started_at
+    if has_waited or started_at is None or asked_at < started_at:
+        return None
+    return asked_at
 
 
 def _is_put_off(held: HeldLane) -> bool:

@@ -5,7 +5,7 @@ is silent, however many other tasks of it still run.
 Rule 2: a loop whose database is away turns, and has not passed: it is alive, and not ready.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 import anyio
@@ -44,6 +44,11 @@ class Pulse:
                 self.ready.set()
         for listener in self._listeners:
             listener()
+
+    def silence_ns(self) -> Mapping[Loop, int]:
+        """Return how long ago each loop turned, nanoseconds."""
+        now_ns = boot_ns()
+        return {loop: now_ns - turned_ns for loop, turned_ns in self._turned_ns.items()}
 
     @property
     def turned_ns(self) -> int:

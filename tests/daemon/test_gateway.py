@@ -16,6 +16,7 @@ from orchestrator.daemon.book import Book, Keys
 from orchestrator.daemon.claim import Order
 from orchestrator.daemon.gateway import SETTLE_RESERVE_NS, Gateway
 from orchestrator.daemon.limiter import Action, Limiter
+from orchestrator.daemon.meter import Meter
 from orchestrator.daemon.settle import Settlement
 from orchestrator.daemon.transport import Transport
 from orchestrator.providers.base import Reply, Request
@@ -60,6 +61,7 @@ class Bench:
             transport=self.transport,
             limiter=limiter or self.limiter(),
             book=self.daemon.desk.book,
+            meter=Meter(),
             redact=self.redact,
         )
         return await gateway.carry_out(order)

@@ -26,6 +26,7 @@ from orchestrator.daemon.lane_scheduler import (
 from orchestrator.daemon.lane_settle import LaneSettling
 from orchestrator.daemon.lane_settler import LaneSettler
 from orchestrator.daemon.limiter import Action, Limiter
+from orchestrator.daemon.meter import Meter
 from orchestrator.daemon.pulse import Pulse
 from orchestrator.daemon.tally import Tally
 from orchestrator.daemon.transport import Transport
@@ -93,7 +94,9 @@ class Bench:
     def _wire(self, transport: Transport, limiter: Limiter) -> tuple[LaneScheduler, LaneSettler]:
         settling = LaneSettling(daemon_id="one", daemon_name="one")
         settler = LaneSettler(self.database, settling, self.seat.nudge)
-        gateway = Gateway(transport=transport, limiter=limiter, book=self.book, redact=str)
+        gateway = Gateway(
+            transport=transport, limiter=limiter, book=self.book, meter=Meter(), redact=str
+        )
         desk = LaneDesk(
             daemon_id="one",
             daemon_name="one",

@@ -15,6 +15,7 @@ from orchestrator.core.model import WorkClass
 from orchestrator.core.outcome import Done, NotSent, Outcome
 from orchestrator.daemon.errand import Call, Errand
 from orchestrator.daemon.limiter import Action, Limiter
+from orchestrator.daemon.meter import Meter
 from orchestrator.daemon.transport import FRESH_NS, Transport
 from orchestrator.providers.base import Conversation, Request, Response
 from orchestrator.store.engine import Database, DatabaseAway
@@ -78,8 +79,9 @@ async def lead(transport: Transport, limiter: Limiter, request: Request) -> Outc
         anchor=Anchor(then=utc_now(), before_ns=now_ns, after_ns=now_ns),
         deadline_ns=deadline(5),
         shortest=timedelta(milliseconds=100),
+        changed_at=None,
     )
-    answer = await Call(transport, limiter, errand).lead(lambda: converse(request))
+    answer = await Call(transport, limiter, Meter(), errand).lead(lambda: converse(request))
     return answer.settled.outcome
 
 

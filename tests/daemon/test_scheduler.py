@@ -16,6 +16,7 @@ from orchestrator.daemon import settler
 from orchestrator.daemon.book import Book, Keys
 from orchestrator.daemon.gateway import Gateway
 from orchestrator.daemon.limiter import Limiter
+from orchestrator.daemon.meter import Meter
 from orchestrator.daemon.pulse import Pulse
 from orchestrator.daemon.scheduler import LONGEST_WAIT, Parts, Scheduler
 from orchestrator.daemon.tally import Tally
@@ -146,7 +147,7 @@ def wire(daemon: Daemon, simulator: Simulator, transport: Transport, seat: Watch
             nudge=seat.nudge,
         )
     )
-    gateway = Gateway(transport=transport, limiter=limiter, book=book, redact=str)
+    gateway = Gateway(transport=transport, limiter=limiter, book=book, meter=Meter(), redact=str)
     parts = Parts(
         database=database,
         limiter=limiter,
