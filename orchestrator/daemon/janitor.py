@@ -14,14 +14,15 @@ import anyio
 import structlog
 
 from orchestrator.daemon.book import Book
+from orchestrator.daemon.pruner import Pruner
 from orchestrator.daemon.tally import Tally
 from orchestrator.store import accounts, daemons, frozen, health, housekeeping
 from orchestrator.store.accounts import Observed
 from orchestrator.store.daemons import Beat
 from orchestrator.store.engine import Connection, Database, DatabaseAway, StatementError
-from orchestrator.store.engine import now as database_now
 from orchestrator.store.frozen import LONGEST_TRANSACTION
-from orchestrator.store.housekeeping import Horizons, Swept
+from orchestrator.store.housekeeping import Swept
+from orchestrator.store.retention import Horizons
 
 BEAT_S: Final = 2.0
 SWEEP_EVERY_S: Final = 3600.0
@@ -40,6 +41,11 @@ class Keep:
     events: timedelta
     commands: timedelta
     ended: timedelta | None
+
+    def before(self, now: datetime) -> Horizons:
+        """Return before when things are forgotten."""
+        ended = None if self.ended is None else now - self.ended
+        return Horizons(events=now - self.events, commands=now - self.commands, ended=ended)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +81,11 @@ class Janitor:
                 walks.start_soon(self._repeat, step.__name__, SWEEP_EVERY_S, walk)
 
     async def prune(self) -> None:
-        """Forget what is old."""
-        await self._repeat("prune", PRUNE_EVERY_S, self._prune_once)
+        """Forget what is old, and count what is left."""
+        pruner = Pruner(self.database, self.book.timekeeper, self.keep.before)
+        async with anyio.create_task_group() as works:
+            works.start_soon(self._repeat, "count", PRUNE_EVERY_S, self._count_once)
+            works.start_soon(self._repeat, "prune", PRUNE_EVERY_S, pruner.run)
 
     async def free(self) -> None:
         """End what a frozen daemon has left at the server, with the rows that it has locked."""
@@ -130,12 +139,8 @@ class Janitor:
             if after is not None:
                 await anyio.sleep(SWEEP_STEP_S)
 
-    async def _prune_once(self) -> None:
+    async def _count_once(self) -> None:
         await self.database.write(accounts.recount, self.book.names, durable=False)
-        gone = housekeeping.STEP
-        while gone >= housekeeping.STEP:
-            gone = await self.database.write(_prune, self.keep, durable=False)
-            await anyio.sleep(SWEEP_STEP_S)
 
     async def _free_once(self) -> None:
         ended = await self.database.read(frozen.end_sessions, LONGEST_TRANSACTION)
@@ -155,10 +160,3 @@ def _beat(
         return None
     daemons.grant_amnesty(connection, now)
     return now
-
-
-def _prune(connection: Connection, keep: Keep) -> int:
-    now = database_now(connection)
-    ended = None if keep.ended is None else now - keep.ended
-    before = Horizons(events=now - keep.events, commands=now - keep.commands, ended=ended)
-    return housekeeping.prune(connection, before)

@@ -1,50 +1,37 @@
-"""Statements of the sweeper and the janitor: nets under the triggers, and what is forgotten.
+"""Statements of the sweeper: nets under the triggers.
 
 Every statement looks at a bounded number of rows, by an index, and leaves out what others hold.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from sqlalchemy import (
     Column,
-    ColumnElement,
     Connection,
-    Select,
-    Table,
     and_,
     bindparam,
-    delete,
     insert,
-    literal_column,
     or_,
     select,
-    tuple_,
     update,
 )
 
-from orchestrator.core.model import Phase, What
+from orchestrator.core.model import What
 from orchestrator.core.orphan import attend
 from orchestrator.store import ledger, rows, status_id
 from orchestrator.store.engine import lock_rows, one_of
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.schema import (
-    agent_command,
-    agent_event,
     agent_status,
     agent_task,
-    call_minute,
     orphan_task,
     task_change,
     vendor_agent,
-    vendor_fact,
 )
 
 STEP = 1_000
 """Rows that one step looks at."""
-
-_ENDED = (Phase.STOPPED.value, Phase.FAILED.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,58 +147,3 @@ def _tell(connection: Connection, ids: Sequence[str], what: What, actor: str) ->
 
 def _swept(keys: Sequence[str], mended: Sequence[str]) -> Swept:
     return Swept(last=keys[-1] if len(keys) == STEP else None, mended=len(mended))
-
-
-# --- what is forgotten ---
-
-
-_IGNORED = orphan_task.c.phase == literal_column("'ignored'")
-"""As its index has it: these have no end, and are forgotten once they are heard of no more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Horizons:
-    """Before when things are forgotten; null: never."""
-
-    events: datetime
-    commands: datetime
-    ended: datetime | None
-
-
-def prune(connection: Connection, before: Horizons) -> int:
-    """Forget one step of everything that is old enough; return how many rows went."""
-    gone = _prune(connection, agent_event, agent_event.c.at < before.events)
-    gone += _prune(connection, call_minute, call_minute.c.minute < before.events)
-    gone += _prune(connection, vendor_fact, vendor_fact.c.received_at < before.events)
-    gone += _prune(connection, agent_command, agent_command.c.done_at < before.commands)
-    if before.ended is None:
-        return gone
-    # The horizon of an ended ledger row is long past: nothing ends before its own.
-    gone += _prune(connection, vendor_agent, vendor_agent.c.ended_at < before.ended)
-    gone += _prune(connection, orphan_task, orphan_task.c.stopped_at < before.ended)
-    gone += _prune(
-        connection, orphan_task, and_(_IGNORED, orphan_task.c.last_seen_at < before.ended)
-    )
-    return gone + _prune_tasks(connection, before.ended)
-
-
-def _prune(connection: Connection, table: Table, old: ColumnElement[bool]) -> int:
-    key = tuple(table.primary_key.columns)
-    chosen = select(*key).where(old).limit(STEP)
-    return connection.execute(delete(table).where(tuple_(*key).in_(chosen))).rowcount
-
-
-def _prune_tasks(connection: Connection, before: datetime) -> int:
-    """Delete tasks that ended long ago. The change that this writes makes the claim forget them."""
-    ended: Select[tuple[str]] = (
-        select(agent_task.c.id)
-        .join(agent_status, agent_status.c.task_id == agent_task.c.id)
-        .where(agent_status.c.phase.in_(_ENDED), agent_status.c.stopped_at < before)
-        .limit(STEP)
-    )
-    ids = list(connection.execute(lock_rows(ended, of=agent_task)).scalars())
-    if not ids:
-        return 0
-    return connection.execute(
-        delete(agent_task).where(one_of(agent_task.c.id, "ids")), {"ids": ids}
-    ).rowcount

@@ -7,10 +7,10 @@ import pytest
 
 from orchestrator.core.outcome import Done, Indefinite, Refused
 from orchestrator.daemon.lane_claim import ClaimedLanes
-from orchestrator.store import housekeeping
+from orchestrator.store import retention
 from orchestrator.store.engine import Database, StatementError
 from orchestrator.store.engine import now as database_now
-from orchestrator.store.housekeeping import Horizons
+from orchestrator.store.retention import Horizons
 from tests.store.rows import insert, query, quoted, run, update, value
 from tests.store.test_lanes import Speaker, end_leases, speaker_to
 
@@ -116,7 +116,7 @@ async def forget_commands(database: Database) -> None:
     """Let the janitor find every command that has ended old enough."""
     now = await database.read(database_now)
     before = Horizons(events=now, commands=now + timedelta(days=1), ended=None)
-    await database.write(housekeeping.prune, before)
+    await database.write(retention.prune, before, 100)
 
 
 # --- what is no number, or no number any more

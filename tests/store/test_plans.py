@@ -11,10 +11,19 @@ from sqlalchemy import event
 
 from orchestrator.core.fact import Event, Fact
 from orchestrator.core.model import Change, Task, Verb, What, WorkClass
-from orchestrator.store import accounts, daemons, facts, housekeeping, ledger, queue, rows
+from orchestrator.store import (
+    accounts,
+    daemons,
+    facts,
+    housekeeping,
+    ledger,
+    queue,
+    retention,
+    rows,
+)
 from orchestrator.store.engine import Connection, Database, dialect_of
-from orchestrator.store.housekeeping import Horizons
 from orchestrator.store.queue import Queue, Scope
+from orchestrator.store.retention import Horizons
 
 pytestmark = pytest.mark.anyio
 
@@ -113,7 +122,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "sweep_tasks": lambda c: housekeeping.sweep_tasks(c, "", "d1"),
     "sweep_statuses": lambda c: housekeeping.sweep_statuses(c, "", "d1"),
     "sweep_ledger": lambda c: housekeeping.sweep_ledger(c, "", "d1"),
-    "prune": lambda c: housekeeping.prune(c, OLD),
+    "prune": lambda c: retention.prune(c, OLD, 100),
 }
 """What passes, claims, settles, sweeps and prunes read."""
 

@@ -9,10 +9,11 @@ import pytest
 from orchestrator.core.fact import Fact
 from orchestrator.core.model import Verb
 from orchestrator.core.outcome import Done, Gone
-from orchestrator.store import housekeeping, reported
+from orchestrator.store import housekeeping, reported, retention
 from orchestrator.store.engine import Connection, Database
 from orchestrator.store.engine import now as database_now
-from orchestrator.store.housekeeping import Horizons, Swept
+from orchestrator.store.housekeeping import Swept
+from orchestrator.store.retention import Horizons
 from tests.store.claiming import OWNER, Daemon, ledger, settled, want
 from tests.store.rows import changes, query, run, update, value
 from tests.store.test_facts import STARTED
@@ -250,7 +251,7 @@ async def test_an_orphan_that_ended_long_ago_is_forgotten(
     await database.write(write_down, found("open", stop=True))
     now = await database.read(database_now)
     before = Horizons(events=now - KEPT, commands=now - KEPT, ended=None if forever else now - KEPT)
-    assert await database.write(housekeeping.prune, before) == (0 if forever else 1)
+    assert await database.write(retention.prune, before, 100) == (0 if forever else 1)
     left = await query(database, "SELECT id FROM orphan_task ORDER BY id")
     assert ("old",) in left or not forever
     assert len(left) == (4 if forever else 3)
