@@ -15,12 +15,13 @@ SEEDS := 200
 MINUTES := 10
 # The tests of the pure core cover it whole by themselves; the others wait more than they work.
 PURE := tests/core tests/providers
-# Each of these starts a dozen daemons of its own and kills or freezes them: one at a time.
-APART := tests/crash
+# These start a dozen daemons and kill or freeze them, or boot a machine: one at a time.
+APART := tests/crash tests/service
 WORKERS := 3
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt fmt-check lint types arch tidy sim mutants chaos bench lock clean
+.PHONY: help run install uninstall test check fmt fmt-check lint types arch tidy sim mutants chaos bench \
+  lock clean
 .DELETE_ON_ERROR:
 
 help: ## show this
@@ -48,6 +49,12 @@ $(VENV)/dev.stamp: constraints/dev.txt $(VENV)/run.stamp
 
 run: $(VENV)/run.stamp ## the daemon, simulated vendors and three example tasks, until Ctrl-C
 	@$(BIN)/orchestrator dev
+
+install: ## as a service, for all users; PREFIX=/usr/local DESTDIR= PYTHON=
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' PYTHON='$(PYTHON)' systemd/install
+
+uninstall: ## remove what install made; the configuration and the database stay
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' systemd/uninstall
 
 ## judge
 
