@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 
-from orchestrator.commands.terminal import console, task_line, tasks_table
+from orchestrator.commands.terminal import console, screen_of_tasks, task_line
 from orchestrator.store.views import View
 
-_ROWS = 20
-"""Tasks that the live table shows at most."""
+_LINES = 20
+"""Of the live table, at most."""
 
 
 class Board(Protocol):
@@ -65,7 +65,9 @@ class _Table:
         self._live = live
 
     def show(self, tasks: Sequence[View]) -> None:
-        self._live.update(tasks_table(tasks, _ROWS), refresh=True)
+        size = self._live.console.size
+        lines = screen_of_tasks(tasks, size.width, min(_LINES, size.height))
+        self._live.update(Group(*lines), refresh=True)
 
     def say(self, text: str) -> None:
         self._live.console.print(text, markup=False)

@@ -1,4 +1,7 @@
-"""How a command that only reads gets at the configured database, and lets go of it."""
+"""How a command that only reads gets at the configured database, and lets go of it.
+
+Rule 1: it needs no vendor's keys, so that whoever may read the database may look.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,13 +10,15 @@ from typing import TypeVar
 
 import anyio
 
-from orchestrator.app import build_database
-from orchestrator.config import Config, open_config
+from orchestrator.config import Config, open_part
 from orchestrator.store import version
-from orchestrator.store.engine import Database
+from orchestrator.store.engine import Database, open_database
 from orchestrator.store.views import Operation
 
 T = TypeVar("T")
+
+_CONNECTIONS = 3
+"""The fewest that a pool may have: one is used."""
 
 
 def read(option: Path | None, operation: Operation[T]) -> T:
@@ -22,13 +27,16 @@ def read(option: Path | None, operation: Operation[T]) -> T:
     Raises:
         ConfigError, SchemaError, DatabaseAway: as their names say.
     """
-    return anyio.run(_read, open_config(option), operation)
+    return anyio.run(_read, open_part(option), operation)
 
 
 @asynccontextmanager
 async def opened(config: Config) -> AsyncIterator[Database]:
     """Open the configured database, and close it whatever happens."""
-    database = build_database(config)
+    configured = config.database
+    database = open_database(
+        configured.url.reveal(), schema=configured.schema_, pool_size=_CONNECTIONS
+    )
     try:
         yield database
     finally:

@@ -1,71 +1,62 @@
-"""`orchestrator status`: the views `task_overview`, `convergence` and `account_health`."""
+"""`orchestrator status`: how everything stands, once, for people or for machines."""
 
 import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import anyio
 import typer
-from rich.live import Live
 
-from orchestrator.commands.reading import opened, read
-from orchestrator.commands.terminal import console, overview_tables
-from orchestrator.config import open_config
-from orchestrator.store import version, views
-from orchestrator.store.views import Overview
-
-REFRESH_S = 0.5
+from orchestrator.commands.panorama import page
+from orchestrator.commands.reading import read
+from orchestrator.commands.terminal import console, width_of
+from orchestrator.store import standing
+from orchestrator.store.standing import Standing, Wanted
 
 
-def show(option: Path | None) -> None:
+def show(option: Path | None, wanted: Wanted) -> None:
     """Print how everything stands, once.
 
     Raises:
         ConfigError, SchemaError, DatabaseAway: as their names say.
     """
-    console().print(overview_tables(read(option, views.overview)))
+    found = read(option, lambda connection: standing.look(connection, wanted))
+    out = console()
+    for line in page(found, width_of(out)):
+        out.print(line)
 
 
-def print_json(option: Path | None) -> None:
-    """Print how everything stands as one JSON object: `tasks`, `convergence`, `accounts`.
+def print_json(option: Path | None, wanted: Wanted) -> None:
+    """Print how everything stands as one JSON object; see `as_json`. Raises as `show`."""
+    typer.echo(as_json(read(option, lambda connection: standing.look(connection, wanted))))
 
-    Each is a list of rows with the columns of its view; times are ISO 8601, UTC. Raises as `show`.
+
+def as_json(found: Standing) -> str:
+    """Return everything as one JSON object; times are ISO 8601, UTC; nothing is cut.
+
+    `at` (the database's clock), `totals` (tasks by phase), `unconverged` (tasks not as desired),
+    `tasks` (rows of `task_overview`), `convergence`, `account_health` and `orphan_overview` (rows
+    of these views), `accounts` (of `account_control` with `account_state`), and `daemons` (of
+    `daemon`, and `is_alive`).
     """
-    typer.echo(as_json(read(option, views.overview)))
-
-
-def as_json(overview: Overview) -> str:
-    """Return the overview as the JSON object that `print_json` documents."""
-    return json.dumps(
+    return to_json(
         {
-            "tasks": overview.tasks,
-            "convergence": overview.convergence,
-            "accounts": overview.accounts,
-        },
-        default=_plain,
-        ensure_ascii=False,
+            "at": found.at,
+            "totals": found.totals,
+            "unconverged": found.unconverged,
+            "tasks": found.tasks,
+            "convergence": found.convergence,
+            "account_health": found.health,
+            "orphan_overview": found.orphans,
+            "accounts": found.accounts,
+            "daemons": found.daemons,
+        }
     )
 
 
-def watch(option: Path | None) -> None:
-    """Show how everything stands, twice a second, until Ctrl-C. Raises as `show`."""
-    try:
-        anyio.run(_watch, option)
-    except KeyboardInterrupt:
-        return
-
-
-async def _watch(option: Path | None) -> None:
-    out = console()
-    async with opened(open_config(option)) as database:
-        await version.check_version(database)
-        with Live(console=out, auto_refresh=False, screen=out.is_terminal) as live:
-            while True:
-                overview = await database.read(views.overview)
-                # What does not fit on the screen would scroll away: the trouble is on top.
-                live.update(overview_tables(overview, max(3, out.height - 20)), refresh=True)
-                await anyio.sleep(REFRESH_S)
+def to_json(value: Any) -> str:
+    """Return rows as JSON: times as ISO 8601 with their zone, other types as their text."""
+    return json.dumps(value, default=_plain, ensure_ascii=False)
 
 
 def _plain(value: Any) -> str:

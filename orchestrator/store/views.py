@@ -120,7 +120,9 @@ def read_rows(connection: Connection, statement: Executable) -> Sequence[View]:
 
 
 def _as_read(column: str, value: Any) -> Any:
-    """Return what SQLite, which has no type for an instant or for JSON, gives as text."""
+    """Return what SQLite has no type for: an instant, JSON, or whether something is so."""
+    if column == "ours":
+        return bool(value)
     if not isinstance(value, str):
         return value
     try:
