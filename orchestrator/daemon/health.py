@@ -128,7 +128,7 @@ class _Window:
         await self.census.look()
         try:
             encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        except ValueError:  # a version that is no number
+        except (TypeError, ValueError):  # a version that is no number
             encode, content_type = choose_encoder("")
         return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
 

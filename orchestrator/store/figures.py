@@ -22,6 +22,15 @@ from orchestrator.store.schema import account_control, account_state, agent_comm
 
 NOBODY: Final = ""
 """Stands for all accounts that no daemon ever had."""
+PARKED: Final = (
+    WaitingFor.RATE_LIMIT,
+    WaitingFor.CIRCUIT_OPEN,
+    WaitingFor.CAPACITY,
+    WaitingFor.DENIED,
+    WaitingFor.PAUSED,
+    WaitingFor.FROZEN,
+)
+"""What rows are parked for."""
 
 _ACCOUNTS: Final = select(
     account_state.c.account,
@@ -94,7 +103,7 @@ class AccountFigures:
     """Seconds that all known orphans, ended ones too, have run (view `orphan_overview`). It falls
     when retention forgets one."""
     parked: Mapping[WaitingFor, Waiting]
-    """Rows parked; every reason is there."""
+    """Rows parked; every reason for which rows are is there."""
     presses: Waiting
     """Listening commands that are queued or on their way."""
 
@@ -113,7 +122,8 @@ def read_figures(connection: Connection) -> list[AccountFigures]:
         one.orphans[bool(ours)] += int(count)
         one.leaked_s += int(leaked_s)
     for account, waiting_for, count, since in connection.execute(_PARKED):
-        gathered.of(account).parked[WaitingFor(waiting_for)].add(count, _age_s(now, since))
+        parked = gathered.of(account).parked
+        parked.setdefault(WaitingFor(waiting_for), _Sum()).add(count, _age_s(now, since))
     for account, count, since in connection.execute(_PRESSES):
         gathered.of(account).presses.add(count, _age_s(now, since))
     return [
@@ -149,7 +159,7 @@ class _Account:
         self.unconverged = _Sum()
         self.orphans: Counter[bool] = Counter()
         self.leaked_s = 0
-        self.parked = {reason: _Sum() for reason in WaitingFor}
+        self.parked = {reason: _Sum() for reason in PARKED}
         self.presses = _Sum()
 
     def figures(self, name: str, standing: tuple[bool, ...]) -> AccountFigures:
