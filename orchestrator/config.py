@@ -264,9 +264,9 @@ class _System:
 
         `LoadCredential=zego:…/credentials/zego` calls each file in that folder `zego_<file>`.
         """
-        path = self.directory / CREDENTIALS_FOLDER / name.replace("_", "/", 1)
+        path = self.absolute(f"{CREDENTIALS_FOLDER}/{name.replace('_', '/', 1)}")
         try:
-            return self.file(str(path))
+            return self.file(path)
         except AbsentError as absent:
             told = f"no ${CREDENTIALS_VARIABLE}, and at {path}: {absent}"
             raise AbsentError(told) from absent

@@ -86,6 +86,10 @@ class Address:
             raise ValueError(text)
         return cls(parts.hostname, parts.port)
 
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
 
 def _address(written: object) -> Address:
     try:

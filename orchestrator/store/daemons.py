@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
 
+from orchestrator.store.engine import now as database_now
 from orchestrator.store.schema import daemon, installation, orphan_task, vendor_agent
 
 SILENT_AFTER = timedelta(seconds=30)
@@ -115,6 +116,17 @@ def accounts_of_others(connection: Connection, daemon_id: str, now: datetime) ->
     """Return the accounts that other live daemons have."""
     rows = connection.execute(_LIVE, {"b_since": now - SILENT_AFTER})
     return {name for id_, accounts in rows if id_ != daemon_id for name in accounts}
+
+
+def live_on(connection: Connection, host: str) -> list[str]:
+    """Return the live daemons of a machine, as `name (pid 123)`."""
+    chosen = (
+        select(daemon.c.name, daemon.c.pid)
+        .where(daemon.c.host == host, daemon.c.heartbeat_at > bindparam("b_since"))
+        .order_by(daemon.c.name)
+    )
+    rows = connection.execute(chosen, {"b_since": database_now(connection) - SILENT_AFTER})
+    return [f"{row.name} (pid {row.pid})" for row in rows]
 
 
 def last_heartbeat(connection: Connection) -> datetime | None:

@@ -1,0 +1,1 @@
+"""What `orchestrator check` looks at, a file for each thing that may be wrong."""
