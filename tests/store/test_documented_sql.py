@@ -292,7 +292,7 @@ async def test_every_question_has_the_answer_that_is_printed(night: Duty) -> Non
         found = await ask(night, question)
         if not is_alike(from_text(question.answer.text), found):
             wrong.append(f"{question.name}\n{to_text(found)}")
-    assert wrong == []
+    assert not wrong, "\n\n".join(wrong)
 
 
 async def test_what_the_operator_writes_ends_the_orphans_of_the_night(night: Duty) -> None:

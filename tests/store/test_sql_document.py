@@ -1,5 +1,8 @@
 """How docs/sql.md is read and compared: a comparison that never fails would prove nothing."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.store.sql_document import (
@@ -46,6 +49,13 @@ SELECT 3;
 ```text
 ```
 """
+LINKS = [
+    (path, *link)
+    for path in sorted(PATH.parent.glob("*.md"))
+    for link in re.findall(r"\]\(([\w-]*(?:\.md)?)#([\w-]+)\)", path.read_text(encoding="utf-8"))
+    if path == PATH or link[0] == PATH.name
+]
+"""Links to a heading, in this document and to it."""
 WHO: Printed = [("name", "age_s"), ("anna", "60"), ("ben", "")]
 WHY: Printed = [("explanation",), ("it waits, " * 30 + "and waits",)]
 
@@ -53,6 +63,18 @@ WHY: Printed = [("explanation",), ("it waits, " * 30 + "and waits",)]
 def test_every_fence_is_read() -> None:
     assert len(blocks(TEXT)) == TEXT.count("\n```") / 2
     assert {block.language for block in blocks(TEXT)} == {"sql", "text"}
+
+
+def anchors(text: str) -> set[str]:
+    """Return what the headings of a document are called in links to them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", one).lower().replace(" ", "-") for one in headings}
+
+
+@pytest.mark.parametrize(("path", "name", "anchor"), LINKS)
+def test_a_link_leads_somewhere(path: Path, name: str, anchor: str) -> None:
+    target = path.parent / name if name else path
+    assert anchor in anchors(target.read_text(encoding="utf-8"))
 
 
 def test_there_are_twenty_questions_and_each_has_an_answer() -> None:
