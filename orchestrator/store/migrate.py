@@ -3,6 +3,8 @@
 Rule 1: one at a time. Whoever migrates holds an advisory lock (Postgres) or the write lock
 (SQLite) in the same transaction, so that a migration happens whole or not at all.
 Rule 2: a schema that is newer than this version is left alone.
+Rule 3: on Postgres no statement waits for a table for longer than `LOCK_TIMEOUT`, since all others
+wait behind it. Then the whole migration is undone, and tried again a moment later.
 """
 
 import errno
@@ -16,10 +18,11 @@ from typing import Final
 
 from alembic import command
 from alembic.config import Config
-from anyio import to_thread
+from anyio import sleep, to_thread
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import SchemaError
 from orchestrator.store.engine import (
@@ -47,10 +50,16 @@ _SCHEMA_EXISTS: Final = text("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspn
 _PATIENT: Final = {
     "application_name": "orchestrator migrate",
     "timezone": "UTC",
-    "lock_timeout": "60s",
     "statement_timeout": "0",
 }
 """Unlike the daemon's sessions, a migration may take its time."""
+
+
+LOCK_TIMEOUT: Final = "2s"
+LOCK_TRIES: Final = 30
+LOCK_REST_S: Final = 1.0
+"""Between two tries, for those who had to wait."""
+_LOCK_NOT_AVAILABLE: Final = "55P03"
 
 
 async def upgrade(database_url: str, *, schema: str = "public", revision: str = REVISION) -> None:
@@ -127,7 +136,7 @@ async def _upgrade_postgres(database_url: str, schema: str, revision: str) -> No
     try:
         connection = await connect(engine)
         try:
-            await connection.run_sync(_run_postgres, schema, revision)
+            await _run_patiently(connection, schema, revision)
         except DBAPIError as error:
             trouble = find_server_trouble(error, url)
             if trouble is None:
@@ -139,9 +148,29 @@ async def _upgrade_postgres(database_url: str, schema: str, revision: str) -> No
         await engine.dispose()
 
 
+async def _run_patiently(connection: AsyncConnection, schema: str, revision: str) -> None:
+    """Migrate as soon as nobody else is in the way. Raises DatabaseAway if somebody stays there."""
+    for _ in range(LOCK_TRIES):
+        try:
+            await connection.run_sync(_run_postgres, schema, revision)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                raise
+            await sleep(LOCK_REST_S)
+        else:
+            return
+    message = (
+        "a transaction of somebody else holds a table that has to change; nothing was changed. "
+        "Find it in pg_stat_activity, end it, and run `orchestrator migrate` again"
+    )
+    raise DatabaseAway(message)
+
+
 def _run_postgres(connection: Connection, schema: str, revision: str) -> None:
     with connection.begin():
+        connection.exec_driver_sql("SET LOCAL lock_timeout TO '60s'")  # for another migration
         connection.execute(_LOCK, {"schema": schema})
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout TO '{LOCK_TIMEOUT}'")
         if not connection.execute(_SCHEMA_EXISTS, {"schema": schema}).scalar_one():
             connection.exec_driver_sql(f"CREATE SCHEMA {_quoted(schema)}")
         connection.exec_driver_sql(f"SET LOCAL search_path TO {_quoted(schema)}, pg_temp")
