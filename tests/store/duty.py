@@ -12,7 +12,7 @@ from orchestrator.core.fact import Fact
 from orchestrator.core.model import Verb
 from orchestrator.core.outcome import Done, Outcome
 from orchestrator.daemon.book import Book, Keys
-from orchestrator.daemon.claim import Order, Tickets
+from orchestrator.daemon.claim import Claimed, Order, Tickets
 from orchestrator.daemon.orphans import Watch
 from orchestrator.providers.base import Provider
 from orchestrator.store import daemons, facts
@@ -27,6 +27,7 @@ from tests.store.test_lanes import Speaker
 NAME: Final = "orc-1"
 ROUNDS_MAX: Final = 20
 """More claims than any row of these scenarios needs until it rests."""
+LATENCY_MS: Final = 83
 FIRST_INSTANCE: Final = 1_912_124_734_317_838_336
 """An AgentInstanceId of ZEGO's."""
 
@@ -92,13 +93,13 @@ class Duty:
 
     async def claim(self, id_: str, tickets: Tickets | None = None) -> list[Order]:
         """Claim a row; return the call that is to be made, if any is."""
-        return await self._claim(id_, tickets=tickets)
+        return (await self._claim(id_, tickets=tickets)).orders
 
     async def answer(self, id_: str, *outcomes: Outcome) -> None:
         """Let the vendor answer the next calls about a row."""
         for outcome in outcomes:
             (order,) = await self.claim(id_)
-            await self.daemon.settle(settled(order, outcome, ms=83))
+            await self.daemon.settle(settled(order, outcome, ms=LATENCY_MS))
 
     async def carry_out(self) -> None:
         """Do all there is to do about tasks and commands; the vendor takes everything."""
@@ -121,33 +122,35 @@ class Duty:
         """Let the vendor answer the next command."""
         await self.speaker.settle(await self.speaker.claim_one(), outcome)
 
-    async def _claim(self, *ids: str, tickets: Tickets | None = None) -> list[Order]:
+    async def _claim(self, *ids: str, tickets: Tickets | None = None) -> Claimed:
         room = full_room(*self.daemon.desk.book.names)
-        return (await self.daemon.claim(*ids, tickets=tickets, room=room)).orders
+        return await self.daemon.claim(*ids, tickets=tickets, room=room)
 
     async def _carry_out_tasks(self) -> bool:
+        """Return whether there may be more: calls were made, or not all rows came to their turn."""
         rows = await query(self.database, "SELECT task_id FROM agent_status ORDER BY task_id")
-        orders = await self._claim(*(row[0] for row in rows))
-        await self.daemon.settle(*(settled(order, self.taken(order), ms=83) for order in orders))
-        return orders != []
+        claimed = await self._claim(*(row[0] for row in rows))
+        answers = [settled(order, self._taken(order), ms=LATENCY_MS) for order in claimed.orders]
+        await self.daemon.settle(*answers)
+        return answers != [] or claimed.fitted is not None
 
     async def _carry_out_commands(self) -> bool:
         orders = (await self.speaker.claim()).orders
         for order in orders:
-            await self.speaker.settle(order, Done(request_id=self.request_id()))
+            await self.speaker.settle(order, Done(request_id=self._request_id()))
         return orders != []
 
-    def taken(self, order: Order) -> Done:
+    def _taken(self, order: Order) -> Done:
         """Return the vendor's word that it did as it was told."""
         agent = order.flight.agent
         if order.flight.verb is not Verb.START:
-            return Done(request_id=self.request_id())
+            return Done(request_id=self._request_id())
         number = next(self._numbers)
         handles = {"zego": str(FIRST_INSTANCE + number), "tencent": f"tx-{number:08}"}
         handle = handles.get(agent.account, agent.name)
-        return Done(handle=handle, request_id=self.request_id())
+        return Done(handle=handle, request_id=self._request_id())
 
-    def request_id(self) -> str:
+    def _request_id(self) -> str:
         """Return a RequestId that no answer had before."""
         return f"req-{next(self._numbers):04}"
 

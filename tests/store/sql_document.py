@@ -92,7 +92,7 @@ class Question:
 
     @property
     def name(self) -> str:
-        return f"{self.answer.heading} {self.variants[0].text.split(' FROM ')[0][:40]}"
+        return f"{self.answer.heading} {self.variants[0].text.splitlines()[0]}"
 
     def for_database(self, url: str) -> Block:
         (found,) = [block for block in self.variants if block.is_for(url)]
