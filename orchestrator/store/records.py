@@ -4,7 +4,7 @@ Rule 1: an open row of `vendor_agent` is the promise not to forget; it ends by e
 Rule 2: a status in a phase in which something may live always has a time (a CHECK).
 """
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Boolean, Index, Integer, Table, Text, false, func, text, true
 
@@ -34,7 +34,11 @@ LATENCY_BOUNDS_MS: Final = (
 )
 """Upper bounds of the 24 buckets of `call_minute`, milliseconds; the last holds all slower ones."""
 
-_OF_TASK: Final = text("task_id NOT LIKE '~%'")
+_OF_TASK: Final[dict[str, Any]] = dict.fromkeys(
+    ("postgresql_where", "sqlite_where"), text("task_id NOT LIKE '~%'")
+)
+_NEWEST_TROUBLE: Final = (text("(reason IS NULL)"), text("phase_since DESC"))
+"""The order of `task_overview`."""
 
 agent_status: Final = Table(
     "agent_status",
@@ -127,14 +131,9 @@ agent_status: Final = Table(
         postgresql_where=text("parked_class IS NOT NULL"),
         sqlite_where=text("parked_class IS NOT NULL"),
     ),
-    # For people and metrics: what is not at rest, and how many there are of each.
-    Index(
-        "ix_agent_status_phase_account",
-        "phase",
-        "account",
-        postgresql_where=_OF_TASK,
-        sqlite_where=_OF_TASK,
-    ),
+    # For people and metrics: how many there are, what is not at rest, and the newest trouble.
+    Index("ix_agent_status_phase_account", "phase", "account", **_OF_TASK),
+    Index("ix_agent_status_trouble", *_NEWEST_TROUBLE, **_OF_TASK),
     Index(
         "ix_agent_status_stopped_at",
         "stopped_at",

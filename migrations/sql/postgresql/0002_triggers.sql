@@ -4,6 +4,9 @@
 -- task_change, and makes the status row where there is none. Functions run with their owner's
 -- rights and see only the schema in which they were made.
 
+-- Temporary tables come last, or a session's own would stand in for ours.
+SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
+
 CREATE FUNCTION agent_task_check() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE

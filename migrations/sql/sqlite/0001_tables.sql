@@ -205,6 +205,7 @@ CREATE INDEX ix_agent_status_phase_account ON agent_status (phase, account) WHER
 CREATE INDEX ix_agent_status_poll_due_at ON agent_status (due_at) WHERE phase = 'running' AND due_at IS NOT NULL;
 CREATE INDEX ix_agent_status_stop_due_at ON agent_status (stop_due_at) WHERE stop_due_at IS NOT NULL;
 CREATE INDEX ix_agent_status_stopped_at ON agent_status (stopped_at) WHERE stopped_at IS NOT NULL;
+CREATE INDEX ix_agent_status_trouble ON agent_status ((reason IS NULL), phase_since DESC) WHERE task_id NOT LIKE '~%';
 
 CREATE TABLE vendor_agent (
     id TEXT NOT NULL,

@@ -13,7 +13,7 @@ SELECT
 FROM agent_status AS s
 LEFT JOIN agent_task AS t ON t.id = s.task_id
 WHERE s.task_id NOT LIKE '~%'
-ORDER BY CASE WHEN s.reason IS NULL THEN 1 ELSE 0 END, s.phase_since DESC;
+ORDER BY s.reason IS NULL, s.phase_since DESC;
 
 -- What happened to each task, in order: wishes, calls and their outcomes.
 CREATE VIEW task_history AS
@@ -127,7 +127,7 @@ WITH candidate AS (
     WHERE s.phase IN ('pending', 'starting', 'stopping', 'quarantined') AND s.task_id NOT LIKE '~%'
     UNION
     SELECT s.task_id FROM agent_status AS s
-    WHERE s.stop_due_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') || '000' AND s.phase = 'running' AND s.task_id NOT LIKE '~%'
+    WHERE s.stop_due_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') || '000' AND s.task_id NOT LIKE '~%'
     UNION
     SELECT c.task_id FROM task_change AS c WHERE c.task_id NOT LIKE '~%'
 ),
