@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import chain, islice
+from math import ceil
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -56,9 +57,15 @@ def screen(standing: Standing, width: int, height: int) -> Iterator[Text]:
         for rows in _below(standing)
         for line in (Text(), *chain(*rows.lines(width, one_line=True)))
     ]
-    left = max(_LEAST_LINES, height - len(top) - len(below))
+    taken = sum(_height(line, width) for line in top) + len(below)
+    left = max(_LEAST_LINES, height - taken)
     tasks = screen_of_tasks(standing.tasks, width, left)
     yield from islice(chain(top, tasks, below), height)
+
+
+def _height(line: Text, width: int) -> int:
+    """Return how many lines of a screen a line takes, which may be longer than one is wide."""
+    return 1 if line.no_wrap else max(1, ceil(line.cell_len / width))
 
 
 def _top(standing: Standing) -> Iterator[Text]:

@@ -130,7 +130,7 @@ def look(connection: Connection, wanted: Wanted) -> Standing:
         accounts = accounts.where(account_control.c.account == wanted.account)
     return Standing(
         at=at,
-        totals=dict(connection.execute(totals).tuples().all()),
+        totals=dict(iter(connection.execute(totals))),
         tasks=read_rows(connection, tasks),
         convergence=read_rows(connection, _CONVERGENCE.bindparams(**whose)),
         health=read_rows(connection, _HEALTH.bindparams(**whose)),
