@@ -55,9 +55,11 @@ _PATIENT: Final = {
 """Unlike the daemon's sessions, a migration may take its time."""
 
 
-LOCK_TIMEOUT: Final = "2s"
-LOCK_TRIES: Final = 30
-LOCK_REST_S: Final = 1.0
+LOCK_TIMEOUT: Final = "300ms"
+"""Well below the second after which the server looks for deadlocks: where a migration that holds
+one table waits for another that an application holds, the migration is the one that gives way."""
+LOCK_TRIES: Final = 100
+LOCK_REST_S: Final = 0.5
 """Between two tries, for those who had to wait."""
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 
