@@ -3,12 +3,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from structlog.testing import capture_logs
 
 from orchestrator import settings
-from orchestrator.app import build_accounts, reveal_secrets
-from orchestrator.config import Config, understand
+from orchestrator.app import build, build_accounts, reveal_secrets
+from orchestrator.config import Config, load, understand
 from orchestrator.core.model import Agent
+from orchestrator.daemon.setup import Setup
+from orchestrator.errors import ConfigError
 from orchestrator.examples import EXAMPLES, SECRETS
+from orchestrator.log import Redactor
 from orchestrator.providers.base import Forged, Garbled, Post
 from orchestrator.providers.callbacks import NO_SECRET
 from orchestrator.providers.spec import resolve_secrets
@@ -120,3 +124,49 @@ def test_the_examples_are_bodies_that_the_vendors_would_take(example: Any) -> No
     provider = build_accounts(config)[example.account].provider
     assert provider.problems(agent, spec) == ()
     assert provider.body(agent, spec)
+
+
+# --- a reload
+
+WRITTEN = """
+[accounts.main]
+provider = "zego"
+app_id = 1
+server_secret = {{ file = "key" }}
+poll_s = {poll_s}
+"""
+
+
+def built(folder: Path, redactor: Redactor) -> Setup:
+    (folder / "key").write_text("fake-first-key", "utf-8")
+    file = folder / "config.toml"
+    file.write_text(WRITTEN.format(poll_s=5), "utf-8")
+    return build(load(file, {}), redactor)
+
+
+def test_a_reload_takes_new_keys_and_the_log_hides_old_and_new(tmp_path: Path) -> None:
+    redactor = Redactor(["fake-first-key"])
+    setup = built(tmp_path, redactor)
+    (tmp_path / "key").write_text("fake-second-key", "utf-8")
+    (tmp_path / "config.toml").write_text(
+        WRITTEN.format(poll_s=6) + "[orphans]\nforeign = 'stop'", "utf-8"
+    )
+    keys = setup.reload()
+    assert keys.accounts["main"].account.poll == timedelta(seconds=6)
+    assert keys.stops_foreign
+    assert redactor.clean("fake-first-key fake-second-key") == "<hidden> <hidden>"
+
+
+def test_a_reload_with_a_mistake_gives_nothing_and_the_next_one_counts_from_before(
+    tmp_path: Path,
+) -> None:
+    setup = built(tmp_path, Redactor())
+    file = tmp_path / "config.toml"
+    file.write_text(WRITTEN.format(poll_s=0), "utf-8")
+    with pytest.raises(ConfigError, match=r"accounts\.main\.poll_s: expected at least 1, found 0"):
+        setup.reload()
+    file.write_text(WRITTEN.format(poll_s=6), "utf-8")
+    with capture_logs() as said:
+        setup.reload()
+    (reloaded,) = said
+    assert reloaded["changed"] == ["accounts.main.poll_s"]
