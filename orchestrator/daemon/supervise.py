@@ -200,6 +200,7 @@ class _Daemon:
         self.missing = self.setup.abandoned
         """Accounts whose agents nobody can stop, as far as that was told."""
         self.telling = anyio.Lock()
+        """Held while one reload writes and tells of them."""
 
     async def serve(self, signals: AsyncIterator[signal.Signals]) -> None:
         """Run everything, until it is asked to stop and what was begun is done."""
@@ -261,10 +262,12 @@ class _Daemon:
 
     async def _tell_accounts(self) -> None:
         """Write which accounts this daemon has; say once whose agents nobody can stop now."""
-        missing = frozenset(await reach_again(self._write_accounts))
-        for name in sorted(missing - self.missing):
-            log.error("account_missing", account=name, message=MISSING)
-        self.missing = missing
+        # Of two reloads the later one writes last: each writes what was read when its turn comes.
+        async with self.telling:
+            missing = frozenset(await reach_again(self._write_accounts))
+            for name in sorted(missing - self.missing):
+                log.error("account_missing", account=name, message=MISSING)
+            self.missing = missing
 
     async def _write_accounts(self) -> list[str]:
         names = self.wiring.book.names

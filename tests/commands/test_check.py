@@ -65,11 +65,7 @@ async def test_all_is_well_where_all_is_well(database_url: str, vendors_url: str
     assert verdicts(report, about="wake") == on_postgres
     assert set(verdicts(report, about="secret ")) == {"warning"}
     vendors = [f"account {name}: " for name in ("volcengine", "tencent", "zego")]
-    assert [verdicts(report, about=about) for about in vendors] == [
-        ["well"],
-        ["well"],
-        ["well"] * 2,
-    ]
+    assert [verdicts(report, about=about) for about in vendors] == [["well"]] * 3
 
 
 async def test_every_trouble_says_what_to_do(tmp_path: Path) -> None:
@@ -79,7 +75,7 @@ async def test_every_trouble_says_what_to_do(tmp_path: Path) -> None:
         configure(f"sqlite:///{tmp_path}/absent.db", f"http://127.0.0.1:{port}", LISTEN)
     )
     trouble = [finding for finding in report if finding.verdict == "trouble"]
-    assert len(trouble) == 5, trouble
+    assert len(trouble) == 4, trouble
     assert "orchestrator migrate" in trouble[0].what
     assert all(finding.advice for finding in trouble[1:])
     assert all("ConnectFailed" in finding.what for finding in trouble[1:])

@@ -60,7 +60,7 @@ async def judge_vendor(name: str, account: settings.Account, endpoint: str) -> F
 def _endpoints(account: settings.Account) -> Sequence[str]:
     match account:
         case settings.ZegoAccount():
-            return (account.endpoint, account.rtc_endpoint)
+            return tuple(dict.fromkeys((account.endpoint, account.rtc_endpoint)))
         case settings.VolcengineAccount() | settings.TencentAccount():
             return (account.endpoint,)
         case _:
