@@ -128,7 +128,7 @@ async def _judge_clock(_config: Config, database: Database) -> Finding | None:
     after = utc_now()
     # Leases and deadlines go by the database's alone, so that it is off harms nothing by itself.
     offset = told - (before + (after - before) / 2)
-    return judge_clock("clock: the database tells its time", offset, timedelta.max)
+    return judge_clock("clock of the database:", offset, timedelta.max)
 
 
 async def _judge_wake(config: Config, database: Database) -> Finding | None:

@@ -26,11 +26,11 @@ Chapter = Callable[[], Awaitable[Sequence[Finding]]]
 
 
 def judge_clock(what: str, offset: timedelta, margin: timedelta) -> Finding:
-    """Return how a clock that is `offset` ahead of this machine's is to be taken.
+    """Return how a clock (`what`) that is `offset` ahead of this machine's is to be taken.
 
     Within `margin` it does no harm.
     """
-    told = f"{what}, its clock {offset.total_seconds():+.1f} s from ours"
+    told = f"{what} {offset.total_seconds():+.1f} s from ours"
     if abs(offset) > margin:
         return Finding("trouble", told, "more than clock_margin_s: set this machine's clock by NTP")
     if abs(offset) > SKEW_WORTH_A_WARNING:

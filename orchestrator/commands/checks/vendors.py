@@ -54,7 +54,7 @@ async def judge_vendor(name: str, account: settings.Account, endpoint: str) -> F
     if not offsets:
         return Finding("warning", f"{what}: reachable, tells no time", "compare the clock yourself")
     margin = timedelta(seconds=account.clock_margin_s)
-    return judge_clock(f"{what}: reachable", offsets[-1], margin)
+    return judge_clock(f"{what}: reachable, its clock", offsets[-1], margin)
 
 
 def _endpoints(account: settings.Account) -> Sequence[str]:
