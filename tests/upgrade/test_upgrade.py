@@ -182,6 +182,55 @@ async def test_each_release_says_what_to_do_about_a_schema_that_is_not_its_own(
     assert f"newer than {REVISION}: upgrade orchestrator" in said
 
 
+WORDS = {
+    "reason": "UPDATE agent_status SET end_reason = 'bored' WHERE task_id = 'reason'",
+    "phase": "UPDATE agent_status SET phase = 'dancing' WHERE task_id = 'phase'",
+    "wish": "INSERT INTO task_change (task_id, what) VALUES ('wish', 'dance')",
+}
+
+
+async def test_a_word_of_a_later_release_is_left_alone(scene: Scene) -> None:
+    """A release writes a new word only after the one before could read it. Should it not: nothing
+    is destroyed, the log says which row, and all others go on."""
+    daemon = await scene.start_daemon()
+    for id_ in WORDS:
+        await scene.ask_for(VOLCENGINE, id_)
+        await scene.wait(id_, within_s=PATIENCE_S, phase="running")
+    for table, check in (
+        ("agent_status", "agent_status_end_reason_is_known"),
+        ("agent_status", "agent_status_phase_is_known"),
+        ("task_change", "task_change_what_is_known"),
+    ):
+        await scene.app.write(f"ALTER TABLE {table} DROP CONSTRAINT {check}")
+    await scene.app.write(*WORDS.values())
+    await scene.app.write(*(update_task(id_, desired_state="'stopped'") for id_ in WORDS))
+
+    async def are_told() -> bool | None:
+        told = {line["task_id"] for line in daemon.events("row_failed")}
+        return True if told == WORDS.keys() else None
+
+    await until(are_told, daemon.describe, PATIENCE_S)
+    await scene.ask_for(VOLCENGINE, "another")
+    await scene.wait("another", within_s=PATIENCE_S, phase="running")
+    left = await scene.app.read("SELECT phase, end_reason FROM agent_status ORDER BY task_id")
+    assert [tuple(row.values()) for row in left] == [
+        ("running", None),
+        ("dancing", None),
+        ("running", "bored"),
+        ("running", None),
+    ]
+    assert len(await scene.vendors.live()) == 4
+    # The release that knows the words takes up what is left.
+    await daemon.kill()
+    await scene.app.write(
+        "DELETE FROM task_change WHERE what = 'dance'",
+        "UPDATE agent_status SET phase = 'running', end_reason = NULL",
+    )
+    await scene.start_daemon("knows")
+    for id_ in WORDS:
+        await scene.wait(id_, within_s=PATIENCE_S, phase="stopped")
+
+
 # --- a migration that meets others
 
 
@@ -193,24 +242,23 @@ async def test_two_migrations_at_once_are_one(scene: Scene, releases: dict[str, 
         assert await _end_of(process) == (0, f"the schema is {CONTRACTED}\n", "")
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 async def test_a_migration_that_is_killed_has_changed_nothing(
-    kind: str,
-    request: pytest.FixtureRequest,
+    database_url: str,
     tmp_path: Path,
     releases: dict[str, Release],
     slow_release: Release,
 ) -> None:
-    url: str = request.getfixturevalue("sqlite_url" if kind == "sqlite" else "postgres_url")
     config, mark = tmp_path / "config.toml", tmp_path / "mark"
-    config.write_text(f'[database]\nurl = "{url}"\n', "utf-8")
+    config.write_text(f'[database]\nurl = "{database_url}"\n', "utf-8")
     slow = slow_release.begin("migrate", "-c", str(config), UPGRADE_MARK=str(mark))
     with ended(slow):
         await until(lambda: _is_there(mark), lambda: _what_it_said(slow), PATIENCE_S)
         slow.send_signal(signal.SIGKILL)
-    async with open_application(url) as app:
+    async with open_application(database_url) as app:
         assert await revision_of(app) == REVISION
-        assert "weight" not in (await app.read("SELECT * FROM agent_status LIMIT 1") or [{}])[0]
+        await app.write(task(VOLCENGINE, "kept"))
+        (row,) = await app.read("SELECT * FROM agent_status")
+        assert "weight" not in row
     again = releases["4.0"].begin("migrate", "-c", str(config))
     assert await _end_of(again) == (0, f"the schema is {CONTRACTED}\n", "")
 
