@@ -28,6 +28,7 @@ from orchestrator.store.retention import Horizons
 pytestmark = pytest.mark.anyio
 
 RESTING = 20_000
+MILLION = 1_000_000
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 IDS = [f"t{n}" for n in range(0, 300, 3)]
 BIG = ("agent_status", "agent_task", "vendor_agent", "task_change", "agent_event")
@@ -82,6 +83,19 @@ def tidy(connection: Connection) -> None:
     """Do what the server does by itself a little later. SQLite needs none of it."""
     if dialect_of(connection) == "postgresql":
         connection.exec_driver_sql("VACUUM ANALYZE")
+
+
+def feign_a_million(connection: Connection) -> None:
+    """Let Postgres plan as if there were a million rows of each, in no more pages than there are.
+
+    A walk through them looks cheaper than it would be, so a plan without one holds for a million.
+    SQLite's planner counts no rows.
+    """
+    if dialect_of(connection) == "postgresql":
+        connection.exec_driver_sql(
+            f"UPDATE pg_class SET reltuples = reltuples * {MILLION // RESTING}"  # noqa: S608 - numbers of this file
+            " WHERE relnamespace = current_schema()::regnamespace AND reltuples > 0"
+        )
 
 
 Operation = Callable[[Connection], object]
@@ -156,7 +170,9 @@ def _explain(connection: Connection, statement: str, values: Any) -> Iterator[st
 def _nodes(plan: Any) -> Iterator[str]:
     for item in plan:
         node = item.get("Plan", item)
-        yield f"{node['Node Type']} {node.get('Relation Name', '')} {node.get('Index Name', '')}"
+        whole = "Index Name" in node and "Index Cond" not in node
+        step = f"{node['Node Type']} {node.get('Relation Name', '')} {node.get('Index Name', '')}"
+        yield f"{step} from end to end" if whole else step
         yield from _nodes(node.get("Plans", []))
 
 
@@ -181,7 +197,51 @@ async def test_every_statement_finds_its_rows_by_an_index(database: Database) ->
     await database.write(fill, 0, RESTING)
     await database.write(backlog)
     await database.read(tidy)
+    await database.write(feign_a_million)
     assert await database.write(examine) == {}
+
+
+# --- what a person looks at in the night
+
+NIGHT = (
+    "SELECT * FROM task_explain WHERE task_id = 't9'",
+    "SELECT * FROM task_overview WHERE task_id = 't9'",
+    "SELECT * FROM task_overview WHERE phase IN ('starting', 'stopping', 'quarantined')",
+    "SELECT * FROM task_explain WHERE phase = 'quarantined'",
+    "SELECT * FROM task_history WHERE task_id = 't9'",
+    "SELECT * FROM convergence",
+    "SELECT * FROM account_health",
+)
+NEWEST = "SELECT * FROM task_overview LIMIT 50"
+EVERY_ROW = ("SELECT sum(ran_s) FROM agent_status AS s", "SELECT sum(ran_s) FROM task_overview")
+BIG_WALK = re.compile(
+    r"SCAN [stve]( USING (COVERING )?INDEX \w+)?$"
+    r"|Seq Scan (agent_status|agent_task|vendor_agent|agent_event) | from end to end$"
+)
+"""SQLite calls a table as its view does: s, t, v and e are the four."""
+SORTS = re.compile(r"Sort|FOR ORDER BY")
+
+
+def look_around(connection: Connection) -> set[str]:
+    """Return the looks that walk through a big table."""
+    looks = (*NIGHT, *EVERY_ROW)
+    return {
+        look
+        for look in looks
+        if any(BIG_WALK.search(step) for step in _explain(connection, look, ()))
+    }
+
+
+async def test_a_look_in_the_night_walks_through_nothing(database: Database) -> None:
+    await database.write(fill, 0, RESTING)
+    await database.write(lambda c: c.exec_driver_sql("DELETE FROM task_change"))
+    await database.read(tidy)
+    await database.write(feign_a_million)
+    # What does ask for every row shows that such a walk is seen.
+    assert await database.write(look_around) == set(EVERY_ROW)
+    newest = await database.write(lambda c: list(_explain(c, NEWEST, ())))
+    assert any("ix_agent_status_trouble" in step for step in newest)
+    assert [step for step in newest if SORTS.search(step)] == []
 
 
 # --- what is due
