@@ -1,15 +1,23 @@
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from orchestrator import __version__
-from orchestrator.cli import _find_trouble
+from orchestrator.cli import _Asked, _find_trouble, app
 from orchestrator.errors import ConfigError, OrchestratorError, UsageError
 
-COMMANDS = ("run", "migrate", "dev", "simulate", "check", "status", "explain")
+COMMANDS = ("run", "migrate", "dev", "simulate", "check", "status", "explain", "token")
+EXAMPLE = re.compile(r"^ +\$ (.*)$", re.MULTILINE)
+OURS = re.compile(r"\borchestrator ([^|&)]*)")
+WIDTH = 80
+"""Of the help, whatever the terminal."""
 
 
 def orchestrator(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -38,8 +46,9 @@ def test_help_names_every_command() -> None:
         ("dev", ["--database", "--listen", "--no-examples"]),
         ("simulate", ["--listen", "--config, -c", "--speed", "--seed"]),
         ("check", ["--config, -c"]),
-        ("status", ["--config, -c", "--watch", "--json"]),
-        ("explain", ["ID", "--config, -c"]),
+        ("status", ["--config, -c", "--watch", "--json", "--account", "--trouble"]),
+        ("explain", ["ID", "--config, -c", "--json"]),
+        ("token", ["ACCOUNT", "--user", "--room", "--expires-in", "--listen-only"]),
     ],
 )
 def test_every_command_explains_its_options(command: str, options: list[str]) -> None:
@@ -47,6 +56,64 @@ def test_every_command_explains_its_options(command: str, options: list[str]) ->
     assert told.returncode == 0
     text = told.stdout.replace("-c, --config", "--config, -c")
     assert [option for option in options if option not in text] == []
+
+
+def help_of(*command: str) -> str:
+    return CliRunner().invoke(app, [*command, "--help"], obj=_Asked()).output
+
+
+def test_the_help_of_all_tells_the_way_in() -> None:
+    told = help_of()
+    way = [
+        told.index(f"orchestrator {name}") for name in ("dev", "migrate", "check", "run", "status")
+    ]
+    assert way == sorted(way)
+    assert "ORCHESTRATOR_CONFIG" in told
+    assert "Exit codes" in told
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=" ".join)
+def test_help_fits_and_shortens_nothing(command: tuple[str, ...]) -> None:
+    told = help_of(*command)
+    assert [line for line in told.splitlines() if len(line) > WIDTH] == []
+    assert "..." not in told
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_examples_that_parse(command: str) -> None:
+    told = help_of(command)
+    examples = EXAMPLE.findall(told)
+    assert examples
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    asked = [words for line in examples for words in OURS.findall(line)]
+    assert command in {words.split()[0] for words in asked}
+    for words in asked:
+        name, *args = shlex.split(words)
+        with typer.Context(group) as context:
+            found = group.get_command(context, name)
+            assert found is not None
+            found.make_context(name, args, parent=context)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_what_its_exit_codes_mean(command: str) -> None:
+    assert "Exit codes: 0" in help_of(command)
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (["stauts"], "'status'"),
+        (["status", "--wach"], "--watch"),
+        (["token", "main"], "'--user'"),
+        (["explain"], "'ID'"),
+    ],
+)
+def test_a_slip_is_met_with_a_hint(args: list[str], hint: str) -> None:
+    told = orchestrator(*args)
+    assert told.returncode == 2
+    assert hint in told.stderr
 
 
 def test_the_version_is_the_package_s() -> None:
@@ -66,6 +133,10 @@ def test_the_version_is_the_package_s() -> None:
         ["status", "--watch", "--json"],
         *([command, "-c", "/absent.toml"] for command in ("run", "check", "migrate", "status")),
         ["explain", "x", "-c", "/absent.toml"],
+        ["status", "--watch", "-c", "/absent.toml"],
+        ["token", "x", "--user", "u", "-c", "/absent.toml"],
+        ["token", "x"],
+        ["migrate", "--sql", "--wait"],
         ["simulate", "--listen", "127.0.0.1:0", "-c", "/absent.toml"],
     ],
     ids=" ".join,

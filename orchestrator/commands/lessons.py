@@ -1,7 +1,7 @@
 """What `--help` teaches beyond the options: examples that work as they stand, and exit codes.
 
 Rule 1: this file imports nothing of what runs, since `--help` has to answer at once.
-Rule 2: an example is a whole line of a shell, 76 characters at most, what it is for below it.
+Rule 2: an example is a whole line of a shell, 70 characters at most, what it is for below it.
 """
 
 from dataclasses import dataclass
@@ -36,12 +36,12 @@ class Lesson:
 PATH: Final = f"""Keeps the lifecycle of cloud voice agents: rows in, agents at three vendors.
 
 {_VERBATIM}The way in:
-  orchestrator dev                      watch it work: simulated vendors, no keys
-  orchestrator migrate -c config.toml   make the tables
-  orchestrator check -c config.toml     is everything there, and what to do if not
-  orchestrator run -c config.toml       the daemon, until SIGTERM
-  orchestrator status --watch           how everything stands
-  orchestrator explain ID               one task: what it waits for, what happened
+  orchestrator dev                     watch it work: simulated, no keys
+  orchestrator migrate -c config.toml  make the tables
+  orchestrator check -c config.toml    is everything there, and if not?
+  orchestrator run -c config.toml      the daemon, until SIGTERM
+  orchestrator status --watch          how everything stands
+  orchestrator explain ID              what one task waits for, what happened
 
 Everything else is SQL: applications insert rows into agent_task and agent_command, and read
 agent_status and the views.
@@ -65,7 +65,7 @@ RUN: Final = Lesson(
         Example("orchestrator run -c config.toml", "in the foreground; Ctrl-C ends it in order"),
         Example(
             "orchestrator run --abandon old-account",
-            "although agents of a removed account may run on, with nobody to stop them",
+            "although agents of a removed account may run on",
         ),
     ),
     "0 after SIGTERM; 1 trouble; 2 what no restart cures",
