@@ -76,7 +76,7 @@ def test_the_help_of_all_tells_the_way_in() -> None:
 def test_help_fits_and_shortens_nothing(command: tuple[str, ...]) -> None:
     told = help_of(*command)
     assert [line for line in told.splitlines() if len(line) > WIDTH] == []
-    assert "..." not in told
+    assert "..." not in told.replace("[ARGS]...", "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
