@@ -7,8 +7,7 @@ Rule 2: counting waits for nothing and raises nothing. What is only looked up wh
 in `vitals` (this process) and `census` (the database).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Final
 
 import anyio
@@ -110,15 +109,9 @@ class Meter:
         self._calls.labels(account, action, type(outcome).__name__).inc()
         self._call_seconds.labels(account, action).observe(latency_ms / 1000)
 
-    @contextmanager
-    def in_flight(self, work_class: WorkClass) -> Iterator[None]:
+    def in_flight(self, work_class: WorkClass) -> AbstractContextManager[None]:
         """Count a call that is on its way while the context is open."""
-        gauge = self._in_flight[work_class]
-        gauge.inc()
-        try:
-            yield
-        finally:
-            gauge.dec()
+        return self._in_flight[work_class].track_inprogress()
 
     def note_wire(self, work_class: WorkClass, seconds: float) -> None:
         """Note how long ago an application asked for the call that leaves now."""

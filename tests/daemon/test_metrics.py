@@ -187,6 +187,23 @@ async def test_a_denied_account_and_one_on_hold_are_shown(scene: Scene) -> None:
         await window.wait_for("orchestrator_account_denied", 1, account=TENCENT.name)
 
 
+async def test_a_call_that_is_repeated_is_measured_once(sqlite_scene: Scene) -> None:
+    scene = sqlite_scene
+    show_metrics(scene)
+    poll_seldom(scene)
+    await scene.vendors.script(TENCENT.start, "throttle", n=2)
+    daemon = await scene.start_daemon()
+    await scene.ask_for(TENCENT, "again")
+    await scene.wait("again", phase="running")
+    async with open_window(daemon) as window:
+        samples = await wait_for_quiet(scene, window)
+    starts = {key[2]: count for key, count in shown_calls(samples).items()}
+    assert starts == {"Throttled": 2, "Done": 1}
+    assert sample(samples, "orchestrator_commit_to_wire_seconds_count", class_="start") == 1
+    slots = {"account": TENCENT.name, "action": TENCENT.start}
+    assert sample(samples, "orchestrator_rate_limit_wait_seconds_count", **slots) == 3
+
+
 async def test_a_wake_up_that_is_heard_is_shown(postgres_scene: Scene) -> None:
     show_metrics(postgres_scene)
     daemon = await postgres_scene.start_daemon()
