@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import anyio
 import pytest
@@ -19,7 +19,9 @@ from rich.console import Console
 from orchestrator.commands import watch as watching
 from orchestrator.commands.watch import Log, Seen, follow, silence
 from orchestrator.store.engine import DatabaseAway, open_database
+from orchestrator.store.migrate import upgrade
 from orchestrator.store.standing import Standing
+from tests.postgres_server import running_server
 from tests.store.rows import TASK, run
 
 pytestmark = pytest.mark.anyio
@@ -110,6 +112,11 @@ async def insert_task(url: str) -> None:
     await database.close()
 
 
+def lines_until(stream: IO[str], wanted: str) -> None:
+    while wanted not in (line := stream.readline()):
+        assert line, f"it ended before it said {wanted!r}"
+
+
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
 def test_elsewhere_it_writes_lines_and_ends_well(
     sqlite_url: str, tmp_path: Path, signal_: signal.Signals
@@ -118,14 +125,32 @@ def test_elsewhere_it_writes_lines_and_ends_well(
     with subprocess.Popen(command(config), stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            assert "0 tasks" in process.stdout.readline()
+            lines_until(process.stdout, "0 tasks")
             anyio.run(insert_task, sqlite_url)
-            while "t1  pending" not in (line := process.stdout.readline()):
-                assert line
+            lines_until(process.stdout, "t1  pending")
             process.send_signal(signal_)
             assert process.wait() == 0
         finally:
             process.kill()
+
+
+def test_a_server_that_is_killed_and_started_again_is_watched_on(tmp_path: Path) -> None:
+    with running_server(tmp_path / "server") as server:
+        anyio.run(upgrade, server.url())
+        config = config_of(server.url(), tmp_path)
+        with subprocess.Popen(command(config), stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                lines_until(process.stdout, "0 tasks")
+                server.kill()
+                lines_until(process.stdout, "the database is away")
+                server.start()
+                anyio.run(insert_task, server.url())
+                lines_until(process.stdout, "t1  pending")
+                process.send_signal(signal.SIGINT)
+                assert process.wait() == 0
+            finally:
+                process.kill()
 
 
 @contextmanager
