@@ -1,6 +1,9 @@
 """What keeps a daemon from starting, and what it says: the database, the schema, the accounts."""
 
 import signal
+import sqlite3
+import sys
+from contextlib import closing
 
 import anyio
 import pytest
@@ -124,3 +127,43 @@ async def test_a_wrong_key_is_told_once_and_put_right_by_a_reload(scene: Scene) 
     assert len(daemon.events("account_denied")) == 1
     await scene.app.write(update_task(ids[0], desired_state="'stopped'"))
     await scene.wait(ids[0], phase="stopped")
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (("orchestrator_test", "postgres"), 'role "orchestrator_test" does not exist'),
+        (("postgres", "nowhere"), 'database "nowhere" does not exist'),
+    ],
+    ids=["role", "database"],
+)
+@pytest.mark.parametrize("command", [("run",), ("migrate",), ("migrate", "--wait"), ("status",)])
+async def test_a_server_that_refuses_is_no_server_that_is_away(
+    postgres_scene: Scene, command: tuple[str, ...], names: tuple[str, str], sentence: str
+) -> None:
+    user, database = names
+    url = make_url(postgres_scene.database_url).set(username=user, database=database)
+    postgres_scene.settings["database"]["url"] = url.render_as_string(hide_password=False)
+    config = str(postgres_scene.write_config("refused"))
+    done = await anyio.run_process(
+        [sys.executable, "-m", "orchestrator", *command, "-c", config], check=False
+    )
+    told = [line for line in done.stderr.decode().splitlines() if '"configuration"' not in line]
+    assert (done.returncode, len(told)) == (2, 1), told
+    assert sentence in told[0]
+
+
+async def test_a_signal_to_end_is_heard_while_the_start_awaits_the_database(
+    sqlite_scene: Scene,
+) -> None:
+    path = sqlite_scene.database_url.removeprefix(SQLITE)
+    with closing(sqlite3.connect(path, isolation_level=None)) as foreign:
+        foreign.execute("BEGIN IMMEDIATE")
+        daemon = sqlite_scene.launch()
+
+        async def told() -> bool | None:
+            return True if daemon.events("database_away") else None
+
+        await until(told, daemon.describe)
+        assert await daemon.stop() == 0
+    assert await sqlite_scene.app.read("SELECT id FROM daemon") == []
