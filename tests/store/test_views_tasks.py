@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection, insert
 
-from orchestrator.store.engine import Database, now
+from orchestrator.store.engine import Database, now, open_database
 from orchestrator.store.schema import LATENCY_BOUNDS_MS, call_minute
 from tests.store.rows import TASK, query, run, update, value
 from tests.store.rows import insert as insert_row
@@ -93,6 +93,73 @@ async def test_a_wish_that_is_not_taken_yet_is_not_converged(task: Database) -> 
     )
     rows = await query(task, "SELECT account, age, tasks FROM convergence")
     assert rows == [("acc", "6: over 1 h", 1)]
+
+
+AGO = {
+    "sqlite": "strftime('%Y-%m-%d %H:%M:%f', 'now', '-30 minutes') || '000'",
+    "postgresql": "clock_timestamp() - interval '30 minutes'",
+}
+ONCE = "asked_at = '2020-01-01 00:00:00', incarnation = 1"
+ASKED_TWICE = "incarnation = 2, retired = 1, due_at = '2040-01-01 00:00:00'"
+SINCE = {
+    "its start_at": ("start_at = AGO", f"phase = 'pending', {ONCE}"),
+    "the end of the wish for it": (
+        "start_at = '2020-01-01 00:00:00'",
+        (
+            f"phase = 'stopping', retired = 1, {ONCE},"
+            " due_at = '2040-01-01 00:00:00', phase_since = AGO"
+        ),
+    ),
+    "the wish for the next one": (
+        "start_at = '2020-01-01 00:00:00'",
+        f"phase = 'stopping', {ASKED_TWICE}, phase_since = '2020-01-01 00:00:00', asked_at = AGO",
+    ),
+    "its end, which is overdue": (
+        "start_at = '2020-01-01 00:00:00'",
+        f"phase = 'running', {ONCE}, stop_due_at = AGO",
+    ),
+}
+
+
+@pytest.mark.parametrize(("desired", "stands"), SINCE.values(), ids=SINCE)
+async def test_what_is_not_as_desired_is_as_old_as_the_wish(
+    task: Database, desired: str, stands: str
+) -> None:
+    ago = AGO[task.dialect]
+    await run(
+        task,
+        update("agent_task", desired.replace("AGO", ago)),
+        status(stands.replace("AGO", ago)),
+        "DELETE FROM task_change",
+    )
+    ((age, tasks, oldest_s),) = await query(task, "SELECT age, tasks, oldest_s FROM convergence")
+    assert (age, tasks) == ("5: under 1 h", 1)
+    assert oldest_s in range(1_790, 3_500)
+
+
+COLUMNS = {
+    "sqlite": "SELECT name FROM pragma_table_info('{view}') ORDER BY cid",
+    "postgresql": (
+        "SELECT attname FROM pg_attribute WHERE attrelid = '{view}'::regclass AND attnum > 0"
+        " ORDER BY attnum"
+    ),
+}
+OF_TASKS = {"task_overview", "task_explain", "task_history", "command_explain", "listening_lane"}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+async def test_a_view_has_the_same_columns_on_both(
+    sqlite_url: str, postgres_url: str, view: str
+) -> None:
+    columns = []
+    for url in (sqlite_url, postgres_url):
+        database = open_database(url)
+        rows = await query(database, COLUMNS[database.dialect].format(view=view))
+        columns.append([name for (name,) in rows])
+        await database.close()
+    assert columns[0] == columns[1]
+    assert "account" in columns[0]
+    assert ("labels" in columns[0]) == (view in OF_TASKS | {"convergence"})
 
 
 async def test_history_is_in_order_and_has_the_labels(task: Database) -> None:
