@@ -47,14 +47,6 @@ _PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 """Why a file cannot be made today and perhaps can tomorrow; a path or a right must be put right."""
 _LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('orchestrator ' || :schema, 0))")
 _SCHEMA_EXISTS: Final = text("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = :schema)")
-_PATIENT: Final = {
-    "application_name": "orchestrator migrate",
-    "timezone": "UTC",
-    "statement_timeout": "0",
-}
-"""Unlike the daemon's sessions, a migration may take its time."""
-
-
 LOCK_TIMEOUT: Final = "300ms"
 """Well below the second after which the server looks for deadlocks: where a migration that holds
 one table waits for another that an application holds, the migration is the one that gives way."""
@@ -62,6 +54,13 @@ LOCK_TRIES: Final = 100
 LOCK_REST_S: Final = 0.5
 """Between two tries, for those who had to wait."""
 _LOCK_NOT_AVAILABLE: Final = "55P03"
+_PATIENT: Final = {
+    "application_name": "orchestrator migrate",
+    "timezone": "UTC",
+    "lock_timeout": LOCK_TIMEOUT,
+    "statement_timeout": "0",
+}
+"""Unlike the daemon's sessions, a migration may take its time."""
 
 
 async def upgrade(database_url: str, *, schema: str = "public", revision: str = REVISION) -> None:
@@ -162,7 +161,7 @@ async def _run_patiently(connection: AsyncConnection, schema: str, revision: str
         else:
             return
     message = (
-        "a transaction of somebody else holds a table that has to change; nothing was changed. "
+        "another migration is in the way, or a transaction that holds a table; nothing was changed. "
         "Find it in pg_stat_activity, end it, and run `orchestrator migrate` again"
     )
     raise DatabaseAway(message)
@@ -170,9 +169,7 @@ async def _run_patiently(connection: AsyncConnection, schema: str, revision: str
 
 def _run_postgres(connection: Connection, schema: str, revision: str) -> None:
     with connection.begin():
-        connection.exec_driver_sql("SET LOCAL lock_timeout TO '60s'")  # for another migration
         connection.execute(_LOCK, {"schema": schema})
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout TO '{LOCK_TIMEOUT}'")
         if not connection.execute(_SCHEMA_EXISTS, {"schema": schema}).scalar_one():
             connection.exec_driver_sql(f"CREATE SCHEMA {_quoted(schema)}")
         connection.exec_driver_sql(f"SET LOCAL search_path TO {_quoted(schema)}, pg_temp")

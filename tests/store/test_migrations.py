@@ -199,6 +199,21 @@ async def test_two_migrations_at_once_are_one(empty_postgres_url: str, tmp_path:
         await database.close()
 
 
+async def test_somebody_who_stays_in_the_way_is_told_of(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_TRIES", 2)
+    reader = await asyncpg.connect(postgres_url)
+    async with reader.transaction():
+        await reader.fetch("SELECT * FROM task_overview")
+        with pytest.raises(DatabaseAway, match="is in the way, .*; nothing was changed"):
+            await migrate.upgrade(postgres_url, revision="0002")
+    await reader.close()
+    database = open_database(postgres_url)
+    await version.check_version(database)
+    await database.close()
+
+
 async def test_a_database_that_is_not_there(empty_postgres_url: str) -> None:
     with pytest.raises(DatabaseAway, match="does not exist"):
         await migrate.upgrade(f"{empty_postgres_url}_not")
