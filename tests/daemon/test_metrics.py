@@ -11,7 +11,7 @@ from orchestrator.core.model import Phase
 from tests.daemon.application import Row, insert, quoted
 from tests.daemon.customers import CUSTOMERS, TENCENT, ZEGO
 from tests.daemon.posts import open_mailbox
-from tests.daemon.running import Scene, until
+from tests.daemon.running import Scene, task, until
 from tests.daemon.scraping import (
     NAMED,
     TASKS,
@@ -23,6 +23,7 @@ from tests.daemon.scraping import (
     show_metrics,
     work,
 )
+from tests.daemon.talk import WALKIE, press, settled
 
 pytestmark = pytest.mark.anyio
 
@@ -202,6 +203,20 @@ async def test_a_call_that_is_repeated_is_measured_once(sqlite_scene: Scene) -> 
     assert sample(samples, "orchestrator_commit_to_wire_seconds_count", class_="start") == 1
     slots = {"account": TENCENT.name, "action": TENCENT.start}
     assert sample(samples, "orchestrator_rate_limit_wait_seconds_count", **slots) == 3
+
+
+async def test_a_press_that_waited_for_its_agent_is_not_measured(sqlite_scene: Scene) -> None:
+    scene = sqlite_scene
+    show_metrics(scene)
+    daemon = await scene.start_daemon()
+    later = scene.app.in_seconds(600)
+    await scene.app.write(task(WALKIE, "t"), press("t", "early", 1, expires_at=later))
+    await settled(scene, "early")
+    await scene.app.write(press("t", "late", 2, expires_at=later))
+    await settled(scene, "late")
+    async with open_window(daemon) as window:
+        name = "orchestrator_commit_to_wire_seconds_count"
+        assert sample(await window.samples(), name, class_="listening") == 1
 
 
 async def test_a_wake_up_that_is_heard_is_shown(postgres_scene: Scene) -> None:
