@@ -25,7 +25,7 @@ from orchestrator.commands.reading import opened
 from orchestrator.commands.terminal import console, plain, spell, spell_age
 from orchestrator.config import Config, open_part
 from orchestrator.store import standing, version
-from orchestrator.store.engine import Database, DatabaseAway
+from orchestrator.store.engine import Database, DatabaseAway, StatementError
 from orchestrator.store.standing import Standing, Wanted
 
 REFRESH_S = 0.5
@@ -100,13 +100,13 @@ async def _look(database: Database, wanted: Wanted) -> Standing:
 
 
 async def follow(look: Callable[[], Awaitable[Standing]], seen: Seen) -> None:
-    """Ask for ever, and write down what is heard. A database that is away is asked again."""
+    """Ask for ever, and write down what is heard. A database that does not say is asked again."""
     while True:
         began_ns = boot_ns()
         try:
             seen.answered(await look())
-        except DatabaseAway as away:
-            seen.trouble = str(away)
+        except (DatabaseAway, StatementError) as away:  # a statement that took too long, as well
+            seen.trouble = str(away).partition("\n")[0]
         took_s = (boot_ns() - began_ns) / 1e9
         await anyio.sleep(max(REFRESH_S, _REST * took_s))
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from orchestrator.commands import watch as watching
 from orchestrator.commands.watch import Log, Seen, follow, silence
-from orchestrator.store.engine import DatabaseAway, open_database
+from orchestrator.store.engine import DatabaseAway, StatementError, open_database
 from orchestrator.store.migrate import upgrade
 from orchestrator.store.standing import Standing
 from tests.postgres_server import running_server
@@ -47,8 +47,10 @@ async def test_a_database_that_goes_away_is_asked_until_it_is_back(
     async def look() -> Standing:
         told.append(seen.trouble)
         match len(told):
-            case 1 | 2:
+            case 1:
                 raise DatabaseAway("it went away")
+            case 2:
+                raise StatementError("it took too long\n[SQL: SELECT …]")
             case 3:
                 return standing(totals={"running": 1})
             case _:
@@ -57,7 +59,7 @@ async def test_a_database_that_goes_away_is_asked_until_it_is_back(
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(follow, look, seen)
-    assert told == ["", "it went away", "it went away", ""]
+    assert told == ["", "it went away", "it took too long", ""]
     assert seen.standing.totals == {"running": 1}
     assert silence(seen) == []
 
