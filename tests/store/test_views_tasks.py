@@ -144,6 +144,7 @@ COLUMNS = {
         " ORDER BY attnum"
     ),
 }
+SAID = "SELECT relname FROM pg_class WHERE relkind = 'v' AND obj_description(oid, 'pg_class') <> ''"
 OF_TASKS = {"task_overview", "task_explain", "task_history", "command_explain", "listening_lane"}
 
 
@@ -160,6 +161,13 @@ async def test_a_view_has_the_same_columns_on_both(
     assert columns[0] == columns[1]
     assert "account" in columns[0]
     assert ("labels" in columns[0]) == (view in OF_TASKS | {"convergence"})
+
+
+async def test_every_view_says_what_it_shows_on_postgres(postgres_url: str) -> None:
+    database = open_database(postgres_url)
+    said = {name for (name,) in await query(database, f"{SAID} AND relnamespace <> 11")}
+    await database.close()
+    assert said == set(VIEWS)
 
 
 async def test_history_is_in_order_and_has_the_labels(task: Database) -> None:

@@ -163,3 +163,12 @@ SELECT
 FROM unconverged
 GROUP BY 1, 2, 3
 ORDER BY 1, 3;
+
+COMMENT ON VIEW task_overview IS 'Every task as it should be and as it is, the newest trouble first';
+COMMENT ON VIEW task_explain IS 'One sentence for each task: what it is, what it waits for, what a person can do';
+COMMENT ON VIEW task_history IS 'What happened to each task, in order: wishes, calls and their outcomes';
+COMMENT ON VIEW orphan_overview IS 'What runs and has no task, and for how long it has leaked';
+COMMENT ON VIEW command_explain IS 'One sentence for each command: what became of it, or why it is not sent yet';
+COMMENT ON VIEW listening_lane IS 'Every walkie-talkie lane: what was sent last, what is queued, what is missing';
+COMMENT ON VIEW account_health IS 'Calls of the last 5 minutes for each account and action';
+COMMENT ON VIEW convergence IS 'How many tasks are not as desired, by age; empty is good';
