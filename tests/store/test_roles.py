@@ -30,17 +30,24 @@ STOP = "UPDATE agent_task SET desired_state = 'stopped'"
 DELETE = "DELETE FROM agent_task"
 LOOK = "SELECT * FROM task_explain, installation, task_change"
 TABLE = "CREATE TABLE more (x int)"
+HEARTBEAT = "UPDATE task_owner SET heartbeat_at = now()"
+GAP = "UPDATE installation SET amnesty_at = now()"
+BEAT = "UPDATE daemon SET heartbeat_at = now()"
+HISTORY = "INSERT INTO agent_event (event) VALUES ('call')"
+REWRITE = "UPDATE agent_event SET message = ''"
+HEAR = "LISTEN orchestrator_status"
+OFF = "SET session_replication_role = replica"
 
-APP = {OWNER, ORPHAN, CANCEL, STOP, DELETE, LOOK, COMMAND}
+APP = {OWNER, ORPHAN, CANCEL, STOP, DELETE, LOOK, COMMAND, HEARTBEAT, HEAR}
 OPERATOR = APP | {CONTROL, ASSUME, WITHDRAW}
 DAEMON = {ORPHAN, CANCEL, ASSUME, FORGED, ACTOR, STATUS, SETTLE, LEDGER, TAKE, DELETE, LOOK}
-DAEMON |= {CONTROL, COMMAND, WITHDRAW}
-EVERYTHING = OPERATOR | DAEMON | {TABLE}
+DAEMON |= {CONTROL, COMMAND, WITHDRAW, GAP, BEAT, HISTORY, REWRITE, HEAR}
+EVERYTHING = OPERATOR | DAEMON | {TABLE, OFF}
 ALLOWED = {
     "orchestrator_app": APP,
     "orchestrator_operator": OPERATOR,
     "orchestrator_daemon": DAEMON,
-    "orchestrator_reader": {LOOK},
+    "orchestrator_reader": {LOOK, HEAR},
 }
 
 
