@@ -3,9 +3,11 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import ClauseElement, Connection
 
 from orchestrator.core.model import Phase, WaitingFor
 from orchestrator.store import accounts
+from orchestrator.store import figures as store_figures
 from orchestrator.store.engine import Database, now
 from orchestrator.store.figures import NOBODY, AccountFigures, read_figures
 from tests.store.rows import insert, query, quoted, run, value
@@ -167,6 +169,32 @@ async def test_presses_are_those_that_have_not_ended(database: Database) -> None
     one = (await figures(database))["acc"].presses
     assert one.count == 1
     assert one.oldest_s < YEAR_S
+
+
+PLANS: dict[str, ClauseElement] = {
+    "ix_agent_status_phase_account": store_figures._TASKS,
+    "ix_agent_status_parked": store_figures._PARKED,
+    "ix_agent_command_open": store_figures._PRESSES,
+}
+"""The index that each statement walks along, where a walk through the table would be too much."""
+
+
+def explain(connection: Connection, statement: ClauseElement) -> str:
+    """Return the plan of a statement; on Postgres as if the table were too large to be read."""
+    compiled = statement.compile(connection, compile_kwargs={"literal_binds": True})
+    if connection.dialect.name == "sqlite":
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}")
+        return "\n".join(str(row[-1]) for row in plan)
+    connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+    return "\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {compiled}"))
+
+
+@pytest.mark.parametrize("index", PLANS)
+async def test_nothing_at_rest_is_read_to_be_counted(database: Database, index: str) -> None:
+    plan = await database.write(explain, PLANS[index])
+    assert "Seq Scan" not in plan
+    if database.dialect == "sqlite":  # of an empty table, Postgres walks along any of its indexes
+        assert index in plan
 
 
 async def test_names_that_no_daemon_has_are_one(database: Database) -> None:
