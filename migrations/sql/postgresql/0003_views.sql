@@ -119,8 +119,8 @@ ORDER BY account, action;
 
 -- How many tasks are not as desired, by age: since the first change that is not taken yet, since what
 -- is to run was asked for, since its end was due, or else since it is in its phase. A row that has
--- ended is as desired, and so is one that waits for its start_at. Nothing that rests is looked at: what
--- neither a change, nor its phase, nor a time that has come tells of is found by the daemons' sweep.
+-- ended is as desired, and so is one that waits for its start_at. Nothing that rests is looked at: a
+-- row that came or went past the triggers is found by the daemons' sweep, and is counted from then on.
 CREATE VIEW convergence AS
 WITH candidate AS (
     SELECT s.task_id FROM agent_status AS s
