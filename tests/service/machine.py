@@ -119,7 +119,7 @@ def booted(folder: Path, image: Path) -> Iterator[Machine]:
     for name in ("state", "window"):
         (folder / name).mkdir()
     (folder / "window").chmod(0o755)
-    with _control_group() as group, (folder / "console").open("wb") as console:
+    with _control_group(folder.name) as group, (folder / "console").open("wb") as console:
         launcher = _launch(group, folder, image, console.fileno())
         try:
             pid = _first_process(launcher)
@@ -131,10 +131,10 @@ def booted(folder: Path, image: Path) -> Iterator[Machine]:
 
 
 @contextmanager
-def _control_group() -> Iterator[Path]:
+def _control_group(name: str) -> Iterator[Path]:
     root = _cgroup_root()
     assert root is not None
-    group = root / f"orchestrator-test-{os.getpid()}"
+    group = root / f"orchestrator-test-{os.getpid()}-{name}"
     group.mkdir()
     try:
         yield group

@@ -19,8 +19,11 @@ FILES = {
     "usr/local/lib/systemd/system/orchestrator@.service",
     "usr/local/lib/sysusers.d/orchestrator.conf",
     "usr/local/lib/tmpfiles.d/orchestrator.conf",
+    "usr/local/share/bash-completion/completions/orchestrator",
+    "usr/local/share/fish/vendor_completions.d/orchestrator.fish",
     "usr/local/share/orchestrator/config.toml",
     "usr/local/share/orchestrator/roles.sql",
+    "usr/local/share/zsh/site-functions/_orchestrator",
 }
 CREDENTIALS = "etc/orchestrator/credentials"
 
@@ -52,6 +55,13 @@ def credentials() -> set[str]:
 
 def test_everything_has_its_place(image: Path) -> None:
     assert files_below(image) == FILES | monitoring() | credentials()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(path for path in FILES if "omplet" in path or "zsh" in path)
+)
+def test_a_shell_can_complete_the_command(image: Path, path: str) -> None:
+    assert "_ORCHESTRATOR_COMPLETE=complete_" in (image / path).read_text("utf-8")
 
 
 def test_credentials_are_for_root_alone(image: Path) -> None:
