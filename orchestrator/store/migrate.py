@@ -161,8 +161,9 @@ async def _run_patiently(connection: AsyncConnection, schema: str, revision: str
         else:
             return
     message = (
-        "another migration is in the way, or a transaction that holds a table; nothing was changed. "
-        "Find it in pg_stat_activity, end it, and run `orchestrator migrate` again"
+        "another migration is in the way, or a transaction that holds a table; "
+        "nothing was changed. Find it in pg_stat_activity, end it, and run `orchestrator migrate` "
+        "again"
     )
     raise DatabaseAway(message)
 

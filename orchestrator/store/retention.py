@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import (
-    Boolean,
     Column,
     ColumnElement,
     Connection,
@@ -224,8 +223,8 @@ def _ended(before: Horizons) -> datetime | None:
     return before.ended
 
 
-# As its index has it.
-_is_open = literal_column("agent_command.state IN ('queued', 'sending')", Boolean())
+# Words, not parameters: as its index has it.
+_is_open = agent_command.c.state.in_([literal_column("'queued'"), literal_column("'sending'")])
 _newer = vendor_agent.alias("newer")
 _is_past_horizon = or_(vendor_agent.c.horizon_at.is_(None), vendor_agent.c.horizon_at < _BEFORE)
 _is_uncounted = or_(

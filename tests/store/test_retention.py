@@ -10,9 +10,10 @@ from sqlalchemy import event
 from orchestrator.store import retention
 from orchestrator.store.engine import Connection, Database, open_database
 from orchestrator.store.engine import now as database_now
-from orchestrator.store.retention import KINDS, TASKS, Forgotten, Horizons, Kind, Page
+from orchestrator.store.retention import KINDS, TASKS, Forgotten, Horizons, Judged, Kind, Page
 from tests.store.claiming import Daemon, inbox, want
 from tests.store.rows import insert, query, quoted, run, update, value
+from tests.store.test_plans import NOW, RESTING, fill, plans, tidy, walks
 
 pytestmark = pytest.mark.anyio
 
@@ -489,3 +490,36 @@ async def test_daemons_that_prune_at_once_wait_for_nobody(postgres_url: str) -> 
     assert await tasks_left(one) == []
     await one.close()
     await other.close()
+
+
+# --- plans
+
+
+def fill_old(connection: Connection) -> None:
+    """Make tasks that ended, each with a ledger row, and a command that has been settled."""
+    fill(connection, 0, RESTING)
+    connection.exec_driver_sql("DELETE FROM task_change")
+    connection.exec_driver_sql("INSERT INTO task_change (task_id, what) " + CHANGES_OF_OTHERS)
+    connection.exec_driver_sql("INSERT INTO agent_command (id, task_id, kind) " + SOME_COMMANDS)
+    connection.exec_driver_sql(f"UPDATE agent_command SET state = 'done', done_at = {OLD}")  # noqa: S608 - a test's own words
+
+
+CHANGES_OF_OTHERS = "SELECT 'other-' || id, 'timing' FROM agent_task"
+SOME_COMMANDS = "SELECT id, id, 'interrupt' FROM agent_task"
+
+
+@pytest.mark.parametrize(
+    "kind", [one for one in KINDS if isinstance(one, Judged)], ids=lambda kind: str(kind.at)
+)
+async def test_what_other_tables_say_is_found_by_an_index(database: Database, kind: Judged) -> None:
+    await database.write(fill_old)
+    await untriggered(database, "agent_task", update("agent_task", f"updated_at = {OLD}"))
+    await database.read(tidy)
+
+    def explain(connection: Connection) -> list[str]:
+        return plans(connection, lambda c: kind.forget(c, Page(before=NOW, most=20)))
+
+    steps = await database.write(explain)
+    assert steps != [] or kind.at.table.name == "orphan_task"
+    walked = [step for step in steps if step.startswith(("SCAN agent_", "SCAN vendor_"))]
+    assert [*walks(steps), *walked] == []
