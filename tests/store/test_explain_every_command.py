@@ -98,7 +98,7 @@ def write_commands(connection: Connection, agents: Mapping[str, Agent]) -> None:
 
 async def explained(database: Database) -> dict[str, str]:
     rows = await query(database, "SELECT command_id, explanation FROM command_explain")
-    return {id_: spelled(sentence) for id_, sentence in rows}
+    return {id_: spelled(str(sentence)) for id_, sentence in rows}
 
 
 async def test_every_state_of_a_command_has_a_sentence(sqlite_url: str, postgres_url: str) -> None:

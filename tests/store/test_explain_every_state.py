@@ -391,7 +391,7 @@ async def test_a_task_is_explained(
 
 async def explained(database: Database) -> dict[str, str]:
     rows = await query(database, "SELECT task_id, explanation FROM task_explain")
-    return {id_: spelled(sentence) for id_, sentence in rows}
+    return {id_: spelled(str(sentence)) for id_, sentence in rows}
 
 
 SILENCE = {
