@@ -31,15 +31,10 @@ LAG_EVERY_S: Final = 1.0
 """How often the event loop is asked how late it is. It wakes as often for the bounded poll."""
 
 CALL_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 10.0)
-WIRE_SECONDS: Final = (
-    *(0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008, 0.01, 0.015, 0.025),
-    *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0),
-)
+WIRE_MS: Final = (1, 2, 3, 4, 5, 6, 8, 10, 15, 25, 50, 100, 250, 500, 1_000, 5_000, 15_000, 60_000)
 """Fine where the targets are: a press within 5 ms, anything within 3, 6 and 15."""
 SLOT_SECONDS: Final = (0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 LAG_SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
-
-_NS: Final = 1e9
 
 
 class Meter:
@@ -71,7 +66,7 @@ class Meter:
             "daemon was waited for: no slot, no agent, no earlier failure.",
             ("class",),
             registry=self.registry,
-            buckets=WIRE_SECONDS,
+            buckets=[ms / 1_000 for ms in WIRE_MS],
         )
         self._wire = {each: wire.labels(each.value) for each in WorkClass}
         self._slot_seconds = Histogram(
@@ -131,7 +126,7 @@ class Meter:
         while True:
             asked_ns = boot_ns()
             await anyio.sleep(LAG_EVERY_S)
-            self._lag.observe(max(0.0, (boot_ns() - asked_ns) / _NS - LAG_EVERY_S))
+            self._lag.observe(max(0.0, (boot_ns() - asked_ns) / 1e9 - LAG_EVERY_S))
 
 
 def _kind_of(error: Exception) -> str:
