@@ -26,7 +26,7 @@ from orchestrator.daemon.book import Book
 from orchestrator.daemon.claim import Desk, Order, Wanted, claim
 from orchestrator.daemon.gateway import Gateway
 from orchestrator.daemon.limiter import Limiter
-from orchestrator.daemon.meter import Meter
+from orchestrator.daemon.monitoring.meter import Meter
 from orchestrator.daemon.setup import Setup
 from orchestrator.daemon.transport import Transport
 from orchestrator.log import Redactor

@@ -7,8 +7,8 @@ import typer
 
 from orchestrator import log
 from orchestrator.config import Config, find_service_manager, open_config
-from orchestrator.daemon.notify import Notifier
 from orchestrator.daemon.reach import reach_at_start
+from orchestrator.daemon.sd_notify import Notifier
 from orchestrator.store import migrate
 from orchestrator.store.engine import DialectName
 from orchestrator.store.schema import REVISION

@@ -10,7 +10,7 @@ from orchestrator import log
 from orchestrator.app import build
 from orchestrator.config import find_service_manager, open_config
 from orchestrator.daemon import supervise
-from orchestrator.daemon.notify import Notifier
+from orchestrator.daemon.sd_notify import Notifier
 from orchestrator.daemon.setup import Setup
 
 

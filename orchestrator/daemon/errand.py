@@ -17,7 +17,7 @@ from orchestrator.clock import Anchor, boot_ns
 from orchestrator.core.model import WorkClass
 from orchestrator.core.outcome import Indefinite, NotSent, Outcome, Settled
 from orchestrator.daemon.limiter import Action, Limiter, Ticket
-from orchestrator.daemon.meter import Meter
+from orchestrator.daemon.monitoring.meter import Meter
 from orchestrator.daemon.transport import Transport
 from orchestrator.providers.base import Conversation, Reply, Request
 from orchestrator.store.engine import DatabaseAway, StatementError

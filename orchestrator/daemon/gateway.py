@@ -20,7 +20,7 @@ from orchestrator.daemon.claim import Order
 from orchestrator.daemon.errand import Answer, Call, Errand
 from orchestrator.daemon.lane_claim import CommandOrder
 from orchestrator.daemon.limiter import Limiter
-from orchestrator.daemon.meter import Meter
+from orchestrator.daemon.monitoring.meter import Meter
 from orchestrator.daemon.settle import Settlement
 from orchestrator.daemon.transport import Transport
 from orchestrator.providers.base import Conversation, Provider, Stamp

@@ -14,8 +14,8 @@ import anyio
 import structlog
 
 from orchestrator.daemon.book import Book
+from orchestrator.daemon.call_tally import CallTally
 from orchestrator.daemon.pruner import Pruner
-from orchestrator.daemon.tally import Tally
 from orchestrator.store import accounts, daemons, frozen, health, housekeeping
 from orchestrator.store.accounts import Observed
 from orchestrator.store.daemons import Beat
@@ -54,7 +54,7 @@ class Janitor:
 
     database: Database
     book: Book
-    tally: Tally
+    tally: CallTally
     daemon_id: str
     daemon_name: str
     keep: Keep

@@ -19,6 +19,7 @@ from orchestrator.clock import boot_ns
 from orchestrator.core.command import Command, Kind
 from orchestrator.core.model import WorkClass
 from orchestrator.core.outcome import Throttled
+from orchestrator.daemon.call_tally import CallTally
 from orchestrator.daemon.choose import IN_FLIGHT
 from orchestrator.daemon.failing import Failing
 from orchestrator.daemon.gateway import Gateway
@@ -34,7 +35,6 @@ from orchestrator.daemon.lane_settle import CommandSettlement
 from orchestrator.daemon.lane_settler import LaneSettler
 from orchestrator.daemon.limiter import Action, Limiter, Ticket
 from orchestrator.daemon.pulse import Loop, Pulse
-from orchestrator.daemon.tally import Tally
 from orchestrator.store import daemons, lane_queue
 from orchestrator.store.engine import Connection, Database, DatabaseAway, StatementError
 from orchestrator.store.engine import now as database_now
@@ -63,7 +63,7 @@ class LaneParts:
     limiter: Limiter
     gateway: Gateway
     settler: LaneSettler
-    tally: Tally
+    tally: CallTally
     seat: Seat
     desk: LaneDesk
     pulse: Pulse

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import anyio
 import structlog
 
-from orchestrator.daemon.notify import Notifier
+from orchestrator.daemon.sd_notify import Notifier
 from orchestrator.store.engine import DatabaseAway, DatabaseRefuses
 
 RETRY_FIRST_S: Final = 0.2

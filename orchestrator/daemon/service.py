@@ -11,8 +11,8 @@ from typing import Final
 import anyio
 
 from orchestrator.clock import boot_ns
-from orchestrator.daemon.notify import Notifier
 from orchestrator.daemon.pulse import Pulse
+from orchestrator.daemon.sd_notify import Notifier
 from orchestrator.store.engine import Database, DatabaseAway, StatementError
 from orchestrator.store.headline import Headline, read_headline
 

@@ -19,9 +19,9 @@ from orchestrator.core.orphan import Owner
 from orchestrator.core.outcome import Denied, Done, NotSent, Outcome, Throttled
 from orchestrator.daemon.batches import gather
 from orchestrator.daemon.book import Book
+from orchestrator.daemon.call_tally import CallTally
 from orchestrator.daemon.limiter import Action, Limiter
 from orchestrator.daemon.settle import Settlement, Settling, settle
-from orchestrator.daemon.tally import Tally
 from orchestrator.store.engine import Database, DatabaseAway
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Desk:
     database: Database
     limiter: Limiter
     book: Book
-    tally: Tally
+    tally: CallTally
     daemon_id: str
     daemon_name: str
     owner: Owner

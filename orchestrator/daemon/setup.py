@@ -7,7 +7,7 @@ from datetime import timedelta
 from orchestrator.daemon.book import Keys
 from orchestrator.daemon.janitor import Keep
 from orchestrator.daemon.listening import Listen
-from orchestrator.daemon.notify import SILENT, Notifier
+from orchestrator.daemon.sd_notify import SILENT, Notifier
 from orchestrator.store.engine import Database
 from orchestrator.wake.base import Waker
 

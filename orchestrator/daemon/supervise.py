@@ -22,9 +22,9 @@ from anyio.abc import TaskGroup
 from orchestrator import __version__
 from orchestrator.daemon import listening
 from orchestrator.daemon.book import Book
-from orchestrator.daemon.counted import CountedDatabase
-from orchestrator.daemon.health import Health
-from orchestrator.daemon.meter import Meter
+from orchestrator.daemon.monitoring.counted_database import CountedDatabase
+from orchestrator.daemon.monitoring.meter import Meter
+from orchestrator.daemon.monitoring.server import MonitoringServer
 from orchestrator.daemon.reach import reach_again, reach_at_start
 from orchestrator.daemon.setup import Setup
 from orchestrator.daemon.timekeeper import Timekeeper
@@ -58,15 +58,15 @@ async def run(setup: Setup) -> None:
     listens where callbacks should arrive or metrics be asked for.
     """
     meter = Meter()
-    health = Health(meter, setup.open_inspected)
+    monitoring = MonitoringServer(meter, setup.open_inspected)
     counted = replace(setup, database=CountedDatabase(setup.database, meter.count_error))
     # Asked from here on: that the database is awaited is the first thing one wants to know.
     with listening.bind(setup.metrics) as window:
-        async with health.serve(window):
-            await _run(counted, meter, health)
+        async with monitoring.serve(window):
+            await _run(counted, meter, monitoring)
 
 
-async def _run(setup: Setup, meter: Meter, health: Health) -> None:
+async def _run(setup: Setup, meter: Meter, monitoring: MonitoringServer) -> None:
     await reach_at_start(lambda: version.check_version(setup.database), setup.notifier)
     # Signals are heard before the row is written: whoever sees it may ask the daemon to end.
     with (
@@ -79,7 +79,7 @@ async def _run(setup: Setup, meter: Meter, health: Health) -> None:
             return
         _spare_collector()
         try:
-            await _Daemon(Wiring(setup, begun, meter), callbacks, health).serve(signals)
+            await _Daemon(Wiring(setup, begun, meter), callbacks, monitoring).serve(signals)
         finally:
             await _sign_off(setup, begun)
 
@@ -191,11 +191,13 @@ async def _sign_off(setup: Setup, begun: Begun) -> None:
 class _Daemon:
     """A daemon that runs, from its first pass to the last outcome."""
 
-    def __init__(self, wiring: Wiring, callbacks: socket.socket | None, health: Health) -> None:
+    def __init__(
+        self, wiring: Wiring, callbacks: socket.socket | None, monitoring: MonitoringServer
+    ) -> None:
         self.wiring = wiring
         self.setup = wiring.setup
         self.callbacks = callbacks
-        self.health = health
+        self.monitoring = monitoring
         self.working = anyio.CancelScope()
         self.missing = self.setup.abandoned
         """Accounts whose agents nobody can stop, as far as that was told."""
@@ -208,7 +210,7 @@ class _Daemon:
         async with wiring.transport, self.setup.open_waker() as waker:
             loops = wiring.loops()
             janitor = wiring.janitor(loops.tasks)
-            self.health.attach(wiring.vitals(loops.tasks, waker))
+            self.monitoring.attach(wiring.vitals(loops.tasks, waker))
             async with anyio.create_task_group() as aside:
                 aside.start_soon(Fan(waker, (wiring.tasks_seat, wiring.lanes_seat)).run)
                 aside.start_soon(self._watch, signals, loops)

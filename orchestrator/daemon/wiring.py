@@ -13,6 +13,7 @@ from orchestrator.core.names import RANDOM_LENGTH, compose
 from orchestrator.core.orphan import Owner
 from orchestrator.daemon import callbacks, orphans, recorder, settler
 from orchestrator.daemon.book import Book, Keys
+from orchestrator.daemon.call_tally import CallTally
 from orchestrator.daemon.callback_tally import CallbackTally
 from orchestrator.daemon.claim import Desk
 from orchestrator.daemon.gateway import Gateway
@@ -22,15 +23,14 @@ from orchestrator.daemon.lane_scheduler import LaneParts, LaneScheduler
 from orchestrator.daemon.lane_settle import LaneSettling
 from orchestrator.daemon.lane_settler import LaneSettler
 from orchestrator.daemon.limiter import Action, Limiter
-from orchestrator.daemon.meter import Meter
+from orchestrator.daemon.monitoring.meter import Meter
+from orchestrator.daemon.monitoring.vitals import Vitals
 from orchestrator.daemon.pulse import Pulse
 from orchestrator.daemon.scheduler import Parts, Scheduler
 from orchestrator.daemon.service import Service
 from orchestrator.daemon.settler import Settler
 from orchestrator.daemon.setup import Setup
-from orchestrator.daemon.tally import Tally
 from orchestrator.daemon.transport import Transport
-from orchestrator.daemon.vitals import Vitals
 from orchestrator.wake.base import Waker
 from orchestrator.wake.fan import Seat
 
@@ -71,7 +71,7 @@ class Wiring:
         self.setup = setup
         self.begun = begun
         self.book = begun.book
-        self.tally = Tally()
+        self.tally = CallTally()
         self.callback_tally = CallbackTally()
         self.pulse = Pulse()
         self.tasks_seat, self.lanes_seat = Seat(), Seat()

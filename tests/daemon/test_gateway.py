@@ -16,7 +16,7 @@ from orchestrator.daemon.book import Book, Keys
 from orchestrator.daemon.claim import Order
 from orchestrator.daemon.gateway import SETTLE_RESERVE_NS, Gateway
 from orchestrator.daemon.limiter import Action, Limiter
-from orchestrator.daemon.meter import Meter
+from orchestrator.daemon.monitoring.meter import Meter
 from orchestrator.daemon.settle import Settlement
 from orchestrator.daemon.transport import Transport
 from orchestrator.providers.base import Reply, Request

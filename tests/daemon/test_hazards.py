@@ -20,9 +20,9 @@ from structlog.testing import capture_logs
 from orchestrator.core.model import WorkClass
 from orchestrator.core.outcome import Indefinite
 from orchestrator.daemon import settler
+from orchestrator.daemon.call_tally import CallTally
 from orchestrator.daemon.choose import IN_FLIGHT
 from orchestrator.daemon.janitor import Janitor, Keep
-from orchestrator.daemon.tally import Tally
 from orchestrator.store import sqlite
 from orchestrator.store.engine import Database, open_database, sqlite_path
 from orchestrator.store.migrate import upgrade
@@ -383,7 +383,7 @@ def make_janitor(hands: claiming.Daemon) -> Janitor:
     return Janitor(
         database=hands.database,
         book=hands.desk.book,
-        tally=Tally(),
+        tally=CallTally(),
         daemon_id="d1",
         daemon_name="d1",
         keep=Keep(events=timedelta(days=1), commands=timedelta(days=1), ended=None),

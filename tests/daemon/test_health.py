@@ -11,15 +11,15 @@ from sqlalchemy.engine import make_url
 
 from orchestrator.app import build_keys
 from orchestrator.config import understand
-from orchestrator.daemon import kept, vitals
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.callback_tally import CallbackTally
-from orchestrator.daemon.counted import CountedDatabase
-from orchestrator.daemon.health import Health
 from orchestrator.daemon.listening import Listen, bind
-from orchestrator.daemon.meter import Meter
+from orchestrator.daemon.monitoring import cached, vitals
+from orchestrator.daemon.monitoring.counted_database import CountedDatabase
+from orchestrator.daemon.monitoring.meter import Meter
+from orchestrator.daemon.monitoring.server import MonitoringServer
+from orchestrator.daemon.monitoring.vitals import Vitals
 from orchestrator.daemon.pulse import Loop, Pulse
-from orchestrator.daemon.vitals import Vitals
 from orchestrator.errors import UsageError
 from orchestrator.store.engine import Database, DatabaseAway, StatementError, now, open_database
 from orchestrator.wake.poll import PollWaker
@@ -50,7 +50,7 @@ class Door:
 
 
 @asynccontextmanager
-async def serving(health: Health) -> AsyncIterator[Door]:
+async def serving(health: MonitoringServer) -> AsyncIterator[Door]:
     """Serve without a daemon around it."""
     async with AsyncExitStack() as stack:
         bound = stack.enter_context(bind(LOCAL))
@@ -81,7 +81,7 @@ def opener(url: str) -> Callable[[], Database]:
 
 
 async def test_a_daemon_is_ready_after_its_first_pass(database_url: str) -> None:
-    health, parts = Health(Meter(), opener(database_url)), Parts()
+    health, parts = MonitoringServer(Meter(), opener(database_url)), Parts()
     async with serving(health) as door:
         assert await door.ask("/healthz") == (200, "starting\n")
         assert await door.ask("/readyz") == (503, "starting\n")
@@ -100,7 +100,7 @@ async def test_a_daemon_is_ready_after_its_first_pass(database_url: str) -> None
 async def test_a_loop_that_does_not_turn_is_named(
     sqlite_url: str, stuck: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    health, parts = Health(Meter(), opener(sqlite_url)), Parts()
+    health, parts = MonitoringServer(Meter(), opener(sqlite_url)), Parts()
     health.attach(parts.vitals)
     async with serving(health) as door:
         assert await door.ask("/healthz") == (200, "ok\n")
@@ -115,12 +115,12 @@ async def test_a_loop_that_does_not_turn_is_named(
 async def test_a_database_that_hangs_keeps_no_answer_back(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(cached, "PATIENCE_S", 0.2)
     server = make_url(postgres_url)
     async with fault_proxy(server.host or "", server.port or 0) as way:
         url = server.set(host="127.0.0.1", port=way.port)
         there = url.render_as_string(hide_password=False)
-        health, parts = Health(Meter(), opener(there)), Parts()
+        health, parts = MonitoringServer(Meter(), opener(there)), Parts()
         health.attach(parts.vitals)
         async with serving(health) as door:
             way.is_half_open = True
@@ -135,7 +135,7 @@ async def test_a_database_that_hangs_keeps_no_answer_back(
 
 
 async def test_a_schema_that_is_not_there_is_said(empty_postgres_url: str) -> None:
-    async with serving(Health(Meter(), opener(empty_postgres_url))) as door:
+    async with serving(MonitoringServer(Meter(), opener(empty_postgres_url))) as door:
         status, why = await door.ask("/readyz")
         assert (status, "orchestrator migrate" in why, why.count("\n")) == (503, True, 1)
         assert sample(await door.samples(), "orchestrator_database_figures_up") == 0
@@ -143,7 +143,7 @@ async def test_a_schema_that_is_not_there_is_said(empty_postgres_url: str) -> No
 
 async def test_what_ends_the_daemon_goes_on_as_it_is(sqlite_url: str) -> None:
     with pytest.raises(UsageError, match=r"^so it is$"):
-        async with serving(Health(Meter(), opener(sqlite_url))):
+        async with serving(MonitoringServer(Meter(), opener(sqlite_url))):
             raise UsageError("so it is")
 
 
@@ -151,7 +151,7 @@ async def test_where_nothing_is_bound_nothing_is_opened() -> None:
     def refuse() -> Database:
         raise AssertionError("opened")
 
-    async with Health(Meter(), refuse).serve(None):
+    async with MonitoringServer(Meter(), refuse).serve(None):
         pass
 
 

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from orchestrator.clock import utc_now
 from orchestrator.daemon.book import Book, Keys
+from orchestrator.daemon.call_tally import CallTally
 from orchestrator.daemon.gateway import Gateway
 from orchestrator.daemon.lane_claim import LaneDesk
 from orchestrator.daemon.lane_scheduler import (
@@ -26,9 +27,8 @@ from orchestrator.daemon.lane_scheduler import (
 from orchestrator.daemon.lane_settle import LaneSettling
 from orchestrator.daemon.lane_settler import LaneSettler
 from orchestrator.daemon.limiter import Action, Limiter
-from orchestrator.daemon.meter import Meter
+from orchestrator.daemon.monitoring.meter import Meter
 from orchestrator.daemon.pulse import Pulse
-from orchestrator.daemon.tally import Tally
 from orchestrator.daemon.transport import Transport
 from orchestrator.store.engine import Database, open_database
 from orchestrator.wake.fan import Seat
@@ -109,7 +109,7 @@ class Bench:
             limiter=limiter,
             gateway=gateway,
             settler=settler,
-            tally=Tally(),
+            tally=CallTally(),
             seat=self.seat,
             desk=desk,
             pulse=Pulse(),

@@ -15,7 +15,7 @@ from orchestrator.core.model import WorkClass
 from orchestrator.core.outcome import Done, NotSent, Outcome
 from orchestrator.daemon.errand import Call, Errand
 from orchestrator.daemon.limiter import Action, Limiter
-from orchestrator.daemon.meter import Meter
+from orchestrator.daemon.monitoring.meter import Meter
 from orchestrator.daemon.transport import FRESH_NS, Transport
 from orchestrator.providers.base import Conversation, Request, Response
 from orchestrator.store.engine import Database, DatabaseAway

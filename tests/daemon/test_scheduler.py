@@ -14,12 +14,12 @@ from structlog.testing import capture_logs
 from orchestrator.clock import utc_now
 from orchestrator.daemon import settler
 from orchestrator.daemon.book import Book, Keys
+from orchestrator.daemon.call_tally import CallTally
 from orchestrator.daemon.gateway import Gateway
 from orchestrator.daemon.limiter import Limiter
-from orchestrator.daemon.meter import Meter
+from orchestrator.daemon.monitoring.meter import Meter
 from orchestrator.daemon.pulse import Pulse
 from orchestrator.daemon.scheduler import LONGEST_WAIT, Parts, Scheduler
-from orchestrator.daemon.tally import Tally
 from orchestrator.daemon.transport import Transport
 from orchestrator.providers.zego import Zego
 from orchestrator.simulator import Simulator, serve
@@ -140,7 +140,7 @@ def wire(daemon: Daemon, simulator: Simulator, transport: Transport, seat: Watch
             database=database,
             limiter=limiter,
             book=book,
-            tally=Tally(),
+            tally=CallTally(),
             daemon_id="d1",
             daemon_name="d1",
             owner=OWNER,

@@ -13,11 +13,11 @@ from structlog.testing import capture_logs
 
 from orchestrator.core.model import Verb
 from orchestrator.core.outcome import Denied, Done, Indefinite, NotSent, Throttled
+from orchestrator.daemon.call_tally import CallTally
 from orchestrator.daemon.claim import Order
 from orchestrator.daemon.limiter import Action, Limiter
 from orchestrator.daemon.settle import Settlement
 from orchestrator.daemon.settler import Desk, Settler
-from orchestrator.daemon.tally import Tally
 from orchestrator.store import sqlite
 from orchestrator.store.engine import Database, open_database, sqlite_path
 from orchestrator.store.migrate import upgrade
@@ -38,7 +38,7 @@ class Bench:
     nudges: list[None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.tally = Tally()
+        self.tally = CallTally()
         self.limiter = Limiter(self.daemon.database, {START: 5})
         self.settler = Settler(
             Desk(

@@ -9,9 +9,9 @@ from sqlalchemy import update
 from orchestrator.clock import boot_ns
 from orchestrator.core.bucket import AHEAD_MAX_US, SECOND_US, WINDOW_US
 from orchestrator.core.model import Verb
+from orchestrator.daemon.call_tally import CallTally
 from orchestrator.daemon.janitor import Janitor, Keep
 from orchestrator.daemon.limiter import REST_NS, Action, Limiter
-from orchestrator.daemon.tally import Tally
 from orchestrator.store import daemons, pace, queue
 from orchestrator.store.engine import Connection, Database
 from orchestrator.store.engine import now as database_now
@@ -129,7 +129,7 @@ async def test_our_own_heartbeat_after_a_step_ahead_gives_everybody_time(
     janitor = Janitor(
         database=database,
         book=one.desk.book,
-        tally=Tally(),
+        tally=CallTally(),
         daemon_id="d1",
         daemon_name="d1",
         keep=Keep(events=HOUR, commands=HOUR, ended=None),

@@ -10,8 +10,8 @@ import anyio
 import pytest
 
 from orchestrator.config import ServiceManager, read_service_manager
-from orchestrator.daemon.notify import SILENT, STATUS_MAX, Notifier
 from orchestrator.daemon.pulse import Loop, Pulse
+from orchestrator.daemon.sd_notify import SILENT, STATUS_MAX, Notifier
 from orchestrator.daemon.service import Service, spell
 from orchestrator.store.engine import Database
 from orchestrator.store.headline import Headline

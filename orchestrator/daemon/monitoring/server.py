@@ -20,11 +20,11 @@ import structlog
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
-from orchestrator.daemon.census import Census
-from orchestrator.daemon.kept import Kept, Missing
 from orchestrator.daemon.listening import BACKLOG, SILENT
-from orchestrator.daemon.meter import Meter
-from orchestrator.daemon.vitals import Vitals
+from orchestrator.daemon.monitoring.cached import Cached, Missing
+from orchestrator.daemon.monitoring.figures import FiguresCollector
+from orchestrator.daemon.monitoring.meter import Meter
+from orchestrator.daemon.monitoring.vitals import Vitals
 from orchestrator.store.engine import Database
 from orchestrator.store.version import check_version
 
@@ -38,7 +38,7 @@ ANSWER_WITHIN_S: Final = 1.0
 log = structlog.get_logger(__name__)
 
 
-class Health:
+class MonitoringServer:
     """What is shown of one daemon.
 
     Args:
@@ -68,7 +68,7 @@ class Health:
         try:
             async with anyio.create_task_group() as reading:
                 reading.start_soon(self._meter.watch_loop)
-                reading.start_soon(window.census.figures.run)
+                reading.start_soon(window.figures.reading.run)
                 reading.start_soon(window.schema.run)
                 try:
                     async with _answering(window.application(), bound):
@@ -111,9 +111,9 @@ class _Window:
     ) -> None:
         self._registry = meter.registry
         self._find_vitals = find_vitals
-        self.census = Census(database)
-        self._registry.register(self.census)
-        self.schema: Kept[None] = Kept(lambda: check_version(database), KEEP_CHECK_S)
+        self.figures = FiguresCollector(database)
+        self._registry.register(self.figures)
+        self.schema: Cached[None] = Cached(lambda: check_version(database), KEEP_CHECK_S)
 
     def application(self) -> web.Application:
         """Return what aiohttp serves."""
@@ -125,7 +125,7 @@ class _Window:
 
     async def show_metrics(self, request: web.Request) -> web.Response:
         """Answer with all there is, in the format that is asked for."""
-        await self.census.look()
+        await self.figures.look()
         try:
             encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         except (TypeError, ValueError):  # a version that is no number

@@ -11,7 +11,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from orchestrator.daemon.kept import Kept, Missing
+from orchestrator.daemon.monitoring.cached import Cached, Missing
 from orchestrator.store.engine import Database
 from orchestrator.store.figures import AccountFigures, read_figures
 
@@ -21,16 +21,16 @@ KEEP_S: Final = 10.0
 Figures = Sequence[AccountFigures]
 
 
-class Census(Collector):
+class FiguresCollector(Collector):
     """Shows the newest figures. `look` before each collection, since a collector may not wait."""
 
     def __init__(self, database: Database) -> None:
-        self.figures: Kept[Figures] = Kept(lambda: database.read(read_figures), KEEP_S)
+        self.reading: Cached[Figures] = Cached(lambda: database.read(read_figures), KEEP_S)
         self._shown: Figures | Missing = Missing("not asked yet")
 
     async def look(self) -> None:
         """Bring the figures up to date, if the database answers soon."""
-        self._shown = await self.figures.get()
+        self._shown = await self.reading.get()
 
     def collect(self) -> Iterable[Metric]:
         """Return the figures as metrics."""

@@ -37,7 +37,7 @@ class Missing(str):
     __slots__ = ()
 
 
-class Kept(Generic[T]):
+class Cached(Generic[T]):
     """Shares what `read` returns for `keep_s` seconds, or longer if it takes long."""
 
     def __init__(self, read: Callable[[], Awaitable[T]], keep_s: float) -> None:

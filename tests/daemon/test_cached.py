@@ -4,8 +4,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from orchestrator.daemon import kept
-from orchestrator.daemon.kept import Kept, Missing
+from orchestrator.daemon.monitoring import cached
+from orchestrator.daemon.monitoring.cached import Cached, Missing
 from orchestrator.errors import OrchestratorError, SchemaError
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +31,7 @@ class Source:
         return number
 
 
-async def ask(one: Kept[int], times: int) -> list[int | Missing]:
+async def ask(one: Cached[int], times: int) -> list[int | Missing]:
     """Ask so many times at once."""
     answers: list[int | Missing] = []
 
@@ -47,7 +47,7 @@ async def ask(one: Kept[int], times: int) -> list[int | Missing]:
 async def test_nothing_is_read_while_nobody_asks() -> None:
     source = Source()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(Kept(source.read, LONG_S).run)
+        tasks.start_soon(Cached(source.read, LONG_S).run)
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
     assert source.reads == 0
@@ -55,7 +55,7 @@ async def test_nothing_is_read_while_nobody_asks() -> None:
 
 async def test_many_who_ask_share_one_reading() -> None:
     source = Source()
-    one = Kept(source.read, LONG_S)
+    one = Cached(source.read, LONG_S)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(one.run)
         assert await ask(one, 50) == [1] * 50
@@ -65,7 +65,7 @@ async def test_many_who_ask_share_one_reading() -> None:
 
 async def test_a_reading_that_is_old_is_made_again() -> None:
     source = Source()
-    one = Kept(source.read, keep_s=0)
+    one = Cached(source.read, keep_s=0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(one.run)
         first = await one.get()
@@ -78,10 +78,10 @@ async def test_a_reading_that_is_old_is_made_again() -> None:
 
 
 async def test_who_asks_waits_no_longer_than_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(cached, "PATIENCE_S", 0.05)
     source = Source()
     source.may_answer = anyio.Event()
-    one = Kept(source.read, LONG_S)
+    one = Cached(source.read, LONG_S)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(one.run)
         assert all(isinstance(answer, Missing) for answer in await ask(one, 10))
@@ -93,10 +93,10 @@ async def test_who_asks_waits_no_longer_than_the_patience(monkeypatch: pytest.Mo
 
 
 async def test_a_reading_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "READ_WITHIN_S", 0.05)
+    monkeypatch.setattr(cached, "READ_WITHIN_S", 0.05)
     source = Source()
     source.may_answer = anyio.Event()
-    one = Kept(source.read, keep_s=0)
+    one = Cached(source.read, keep_s=0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(one.run)
         assert isinstance(await one.get(), Missing)
@@ -117,7 +117,7 @@ async def test_a_reading_that_never_comes_is_given_up(monkeypatch: pytest.Monkey
 async def test_trouble_is_an_answer_too_and_ends_nothing(trouble: Exception, said: str) -> None:
     source = Source()
     source.trouble = trouble
-    one = Kept(source.read, keep_s=0)
+    one = Cached(source.read, keep_s=0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(one.run)
         missing = await one.get()

@@ -17,7 +17,7 @@ Cell = tuple[str, str, datetime, int]
 
 
 @dataclass(slots=True)
-class Tally:
+class CallTally:
     """What has been counted and not yet written."""
 
     calls: Counter[Cell] = field(default_factory=Counter)

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from orchestrator.core.outcome import Done, Gone, Indefinite, Outcome, Throttled
+from orchestrator.daemon.call_tally import CallTally
 from orchestrator.daemon.settle import Settlement
-from orchestrator.daemon.tally import Tally
 from orchestrator.store import health
 from orchestrator.store.engine import Database
 from tests.store.claiming import Daemon, settled, want
@@ -30,13 +30,13 @@ def ending(call: Settlement, outcome: Outcome) -> Settlement:
     return replace(call, settled=replace(call.settled, outcome=outcome))
 
 
-def count(tally: Tally, account: str, call: Settlement) -> None:
+def count(tally: CallTally, account: str, call: Settlement) -> None:
     """Count a call as the settler does."""
     tally.count(account, call.action, call.settled, call.latency_ms)
 
 
 async def test_what_had_its_effect_or_found_nothing_is_no_failure(call: Settlement) -> None:
-    tally = Tally()
+    tally = CallTally()
     for outcome in (Done(handle="h"), Gone(), Throttled(), Indefinite(code="Timeout")):
         count(tally, "volc", ending(call, outcome))
     (one,) = tally.take()
@@ -48,14 +48,14 @@ async def test_what_had_its_effect_or_found_nothing_is_no_failure(call: Settleme
 async def test_the_bucket_is_the_first_that_holds_the_latency(
     call: Settlement, ms: int, bucket: int
 ) -> None:
-    tally = Tally()
+    tally = CallTally()
     count(tally, "volc", replace(call, latency_ms=ms))
     assert [one.bucket for one in tally.take()] == [bucket]
 
 
 async def test_sums_of_two_daemons_add_up(call: Settlement, database: Database) -> None:
     for name in ("b", "a", "b"):
-        tally = Tally()
+        tally = CallTally()
         count(tally, name, call)
         count(tally, name, ending(call, Throttled()))
         await database.write(health.add, tally.take())
@@ -66,7 +66,7 @@ async def test_sums_of_two_daemons_add_up(call: Settlement, database: Database) 
 
 
 async def test_cells_come_in_the_order_of_their_keys(call: Settlement) -> None:
-    tally = Tally()
+    tally = CallTally()
     later = replace(call.settled, answered_at=AT + timedelta(minutes=1))
     count(tally, "b", call)
     count(tally, "a", replace(call, settled=later))

@@ -4,7 +4,7 @@ Rule 1: a label is a word of ours or of the configuration: an account, an action
 Never a task, a room, a user, or a code that a vendor makes up; so nobody outside decides how many
 series there are.
 Rule 2: counting waits for nothing and raises nothing. What is only looked up when somebody asks is
-in `vitals` (this process) and `census` (the database).
+in `vitals` (this process) and `figures` (the database).
 """
 
 from contextlib import AbstractContextManager
