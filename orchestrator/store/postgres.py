@@ -133,7 +133,9 @@ class PostgresDatabase(Database):
 
 def _spell_url(url: URL) -> str:
     """Return where the database is, and nothing secret."""
-    return f"{url.host or 'localhost'}:{url.port or 5432}/{url.database}"
+    # A Unix socket's directory can only stand in the query.
+    host = url.host or url.query.get("host") or "localhost"
+    return f"{host}:{url.port or 5432}/{url.database}"
 
 
 def _spell(cause: BaseException | None) -> str:

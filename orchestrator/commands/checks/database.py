@@ -65,7 +65,7 @@ async def _judge_unfit(
     if usable is False:
         told = f"{what}: this user may not use the schema {name}"
         return Finding("trouble", told, _RIGHTS_ADVICE)
-    return Finding("trouble", f"{what}: {unfit}")
+    return Finding("trouble", f"{what}: {unfit}", "the service migrates by itself when it starts")
 
 
 async def _ask(what: str, ask: "_Question", config: Config, database: Database) -> Finding | None:
