@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator import __version__
-from orchestrator.commands import lessons
+from orchestrator.commands import help_texts
 from orchestrator.errors import OrchestratorError, UsageError
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ NAME = "orchestrator"
 
 app = typer.Typer(
     name=NAME,
-    help=lessons.PATH,
-    epilog=lessons.ENVIRONMENT,
+    help=help_texts.PATH,
+    epilog=help_texts.ENVIRONMENT,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -115,7 +115,7 @@ def _before(
     context.obj.debug = debug
 
 
-@app.command(epilog=lessons.RUN.text())
+@app.command(epilog=help_texts.RUN.text())
 def run(
     config: ConfigOption = None,
     abandon: Annotated[
@@ -138,7 +138,7 @@ def run(
     command.run(config, tuple(abandon or ()))
 
 
-@app.command(epilog=lessons.MIGRATE.text())
+@app.command(epilog=help_texts.MIGRATE.text())
 def migrate(
     config: ConfigOption = None,
     *,
@@ -164,7 +164,7 @@ def migrate(
         command.run(config)
 
 
-@app.command(epilog=lessons.DEV.text())
+@app.command(epilog=help_texts.DEV.text())
 def dev(
     database: Annotated[
         str | None,
@@ -192,7 +192,7 @@ def dev(
     command.run(command.Wanted(database=database, listen=address, examples=examples))
 
 
-@app.command(epilog=lessons.SIMULATE.text())
+@app.command(epilog=help_texts.SIMULATE.text())
 def simulate(
     listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Port 0: any.")],
     config: Annotated[
@@ -220,7 +220,7 @@ def simulate(
     command.run(command.Wanted(listen=address, config=config, speed=speed, seed=seed))
 
 
-@app.command(epilog=lessons.CHECK.text())
+@app.command(epilog=help_texts.CHECK.text())
 def check(config: ConfigOption = None) -> None:
     """Say what is wrong, and what to do about it.
 
@@ -232,7 +232,7 @@ def check(config: ConfigOption = None) -> None:
     raise typer.Exit(command.run(config))
 
 
-@app.command(epilog=lessons.STATUS.text())
+@app.command(epilog=help_texts.STATUS.text())
 def status(
     config: ConfigOption = None,
     account: Annotated[
@@ -271,7 +271,7 @@ def status(
         command.show(config, wanted)
 
 
-@app.command(epilog=lessons.EXPLAIN.text())
+@app.command(epilog=help_texts.EXPLAIN.text())
 def explain(
     id_: Annotated[
         str,
@@ -298,7 +298,7 @@ def explain(
         command.show(config, id_)
 
 
-@app.command(epilog=lessons.TOKEN.text())
+@app.command(epilog=help_texts.TOKEN.text())
 def token(
     account: Annotated[
         str,

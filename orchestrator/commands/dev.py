@@ -19,9 +19,9 @@ import typer
 from orchestrator import examples, log
 from orchestrator.app import build
 from orchestrator.clock import boot_ns
-from orchestrator.commands.hints import Hints
-from orchestrator.commands.live import Board, open_board
+from orchestrator.commands.dev_hints import Hints
 from orchestrator.commands.simulate import AddressError, post_to, served
+from orchestrator.commands.task_board import Board, open_board
 from orchestrator.config import Config, understand
 from orchestrator.daemon import supervise
 from orchestrator.daemon.setup import Setup

@@ -7,8 +7,8 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
+from orchestrator.commands.json_text import to_json
 from orchestrator.commands.reading import read
-from orchestrator.commands.status import to_json
 from orchestrator.commands.terminal import (
     Column,
     Rows,

@@ -1,14 +1,12 @@
 """`orchestrator status`: how everything stands, once, for people or for machines."""
 
-import json
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import typer
 
-from orchestrator.commands.panorama import page
+from orchestrator.commands.json_text import to_json
 from orchestrator.commands.reading import read
+from orchestrator.commands.status_page import page
 from orchestrator.commands.terminal import console, width_of
 from orchestrator.store import standing
 from orchestrator.store.standing import Standing, Wanted
@@ -52,12 +50,3 @@ def as_json(found: Standing) -> str:
             "daemons": found.daemons,
         }
     )
-
-
-def to_json(value: Any) -> str:
-    """Return rows as JSON: times as ISO 8601 with their zone, other types as their text."""
-    return json.dumps(value, default=_plain, ensure_ascii=False)
-
-
-def _plain(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -19,9 +19,9 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator.clock import boot_ns
-from orchestrator.commands.live import Lines
-from orchestrator.commands.panorama import daemons_line, notes, screen, summary
 from orchestrator.commands.reading import opened
+from orchestrator.commands.status_page import daemons_line, notes, screen, summary
+from orchestrator.commands.task_board import Lines
 from orchestrator.commands.terminal import console, plain, spell, spell_age
 from orchestrator.config import Config, open_part
 from orchestrator.store import standing, version

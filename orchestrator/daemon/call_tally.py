@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from orchestrator.core.outcome import Done, Gone, Settled
-from orchestrator.store import health
+from orchestrator.store import call_minutes
 from orchestrator.store.schema import LATENCY_BOUNDS_MS
 
 Cell = tuple[str, str, datetime, int]
@@ -32,12 +32,12 @@ class CallTally:
         if not isinstance(settled.outcome, Done | Gone):
             self.failures[cell] += 1
 
-    def take(self) -> list[health.Sum]:
+    def take(self) -> list[call_minutes.Sum]:
         """Return what was counted since the last time, in the order of its keys."""
         calls, failures = self.calls, self.failures
         self.calls, self.failures = Counter(), Counter()
         return [
-            health.Sum(
+            call_minutes.Sum(
                 account=account,
                 action=action,
                 minute=minute,

@@ -16,7 +16,7 @@ import structlog
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.call_tally import CallTally
 from orchestrator.daemon.pruner import Pruner
-from orchestrator.store import accounts, daemons, frozen, health, housekeeping
+from orchestrator.store import accounts, call_minutes, daemons, frozen, housekeeping
 from orchestrator.store.accounts import Observed
 from orchestrator.store.daemons import Beat
 from orchestrator.store.engine import Connection, Database, DatabaseAway, StatementError
@@ -110,7 +110,7 @@ class Janitor:
             log.warning("gap_ended", at=gap_end.isoformat())
         sums = self.tally.take()
         if sums:
-            await self.database.write(health.add, sums, durable=False)
+            await self.database.write(call_minutes.add, sums, durable=False)
 
     def _say(self, connection: Connection) -> datetime | None:
         now = self.book.timekeeper.look(connection)

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from orchestrator.commands.live import Lines
-from orchestrator.commands.panorama import daemons_line, notes, page, screen, summary
+from orchestrator.commands.status_page import daemons_line, notes, page, screen, summary
+from orchestrator.commands.task_board import Lines
 from orchestrator.commands.terminal import (
     count,
     phase_text,

@@ -8,7 +8,7 @@ import pytest
 from orchestrator.core.outcome import Done, Gone, Indefinite, Outcome, Throttled
 from orchestrator.daemon.call_tally import CallTally
 from orchestrator.daemon.settle import Settlement
-from orchestrator.store import health
+from orchestrator.store import call_minutes
 from orchestrator.store.engine import Database
 from tests.store.claiming import Daemon, settled, want
 from tests.store.rows import query
@@ -58,7 +58,7 @@ async def test_sums_of_two_daemons_add_up(call: Settlement, database: Database) 
         tally = CallTally()
         count(tally, name, call)
         count(tally, name, ending(call, Throttled()))
-        await database.write(health.add, tally.take())
+        await database.write(call_minutes.add, tally.take())
     found = await query(
         database, "SELECT account, calls, failures FROM call_minute ORDER BY account"
     )

@@ -12,7 +12,7 @@ from orchestrator.core.fact import Event, Fact
 from orchestrator.core.model import Verb
 from orchestrator.core.outcome import Denied, Done, Gone, Indefinite, Refused
 from orchestrator.daemon.claim import Tickets
-from orchestrator.store import accounts, health
+from orchestrator.store import accounts, call_minutes
 from orchestrator.store.columns import write_json
 from orchestrator.store.engine import Connection
 from orchestrator.store.engine import now as database_now
@@ -168,7 +168,7 @@ def _observe(connection: Connection) -> None:
         ("zego", "SendAgentInstanceLLM", 23, 4, 4),
     ]
     sums = [
-        health.Sum(
+        call_minutes.Sum(
             account=account,
             action=action,
             minute=minute,
@@ -178,7 +178,7 @@ def _observe(connection: Connection) -> None:
         )
         for account, action, bucket, calls, failures in counted
     ]
-    health.add(connection, sums)
+    call_minutes.add(connection, sums)
     seen = [("tencent", None, 40), ("volcengine", None, -120), ("zego", "open", 4_300)]
     observed = [
         accounts.Observed(account=account, breaker=breaker, clock_offset_ms=offset)

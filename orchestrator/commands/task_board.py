@@ -1,4 +1,4 @@
-"""What `dev` shows while it runs: a live table on a terminal, a line per change elsewhere.
+"""Tasks shown as they change: a live table on a terminal (`dev`), a line per change elsewhere.
 
 Rule 1: what is said stays readable: it stands above the table, or between the lines.
 """

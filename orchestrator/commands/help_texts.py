@@ -20,7 +20,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class Epilog:
     """What stands below a command's options."""
 
     examples: tuple[Example, ...]
@@ -60,7 +60,7 @@ a schema that does not fit).
 
 _USUAL: Final = "0; 1 the database is away; 2 usage, configuration, schema"
 
-RUN: Final = Lesson(
+RUN: Final = Epilog(
     (
         Example("orchestrator run -c config.toml", "in the foreground; Ctrl-C ends it in order"),
         Example(
@@ -70,14 +70,14 @@ RUN: Final = Lesson(
     ),
     "0 after SIGTERM; 1 trouble; 2 what no restart cures",
 )
-MIGRATE: Final = Lesson(
+MIGRATE: Final = Epilog(
     (
         Example("orchestrator migrate -c config.toml", "make the tables, or bring them up to date"),
         Example("orchestrator migrate --sql | psql mydb", "for who reads it before it is run"),
     ),
     "0, also if there is nothing to do; 1 the database is away; 2 it is newer",
 )
-DEV: Final = Lesson(
+DEV: Final = Epilog(
     (
         Example("orchestrator dev", "prints lines to try next, in a second terminal"),
         Example(
@@ -87,7 +87,7 @@ DEV: Final = Lesson(
     ),
     "0 after Ctrl-C; 1 the database is away, or no port is free; 2 usage",
 )
-SIMULATE: Final = Lesson(
+SIMULATE: Final = Epilog(
     (
         Example("orchestrator simulate --listen 127.0.0.1:8790", "with demo keys, printed"),
         Example(
@@ -97,14 +97,14 @@ SIMULATE: Final = Lesson(
     ),
     "0 after Ctrl-C; 1 the port is taken; 2 usage, configuration",
 )
-CHECK: Final = Lesson(
+CHECK: Final = Epilog(
     (
         Example("orchestrator check -c config.toml", "changes nothing, here or at a vendor"),
         Example("orchestrator check && orchestrator run", "start only what is well"),
     ),
     "0 nothing is ✗; 1 something is; 2 the configuration is wrong",
 )
-STATUS: Final = Lesson(
+STATUS: Final = Epilog(
     (
         Example("orchestrator status", "once"),
         Example("orchestrator status --watch --trouble", "only what needs a look, until Ctrl-C"),
@@ -113,7 +113,7 @@ STATUS: Final = Lesson(
     ),
     _USUAL,
 )
-EXPLAIN: Final = Lesson(
+EXPLAIN: Final = Epilog(
     (
         Example("orchestrator explain call-18", "a task, a command or an orphan by its id"),
         Example("orchestrator explain 4343698486455087677", "whose TaskId is this on the bill?"),
@@ -121,7 +121,7 @@ EXPLAIN: Final = Lesson(
     ),
     "0; 1 nobody has this name, or the database is away; 2 usage, configuration",
 )
-TOKEN: Final = Lesson(
+TOKEN: Final = Epilog(
     (
         Example(
             "TOKEN=$(orchestrator token volc --user alice --room r1)",

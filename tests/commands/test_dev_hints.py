@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.commands.hints import STATEMENTS, Hints
+from orchestrator.commands.dev_hints import STATEMENTS, Hints
 
 
 def hints(url: str) -> Hints:
