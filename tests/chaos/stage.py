@@ -1,6 +1,5 @@
 """The stage of a run: database, simulated vendors, daemons with their configuration, one diary."""
 
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tests.chaos.times import Times
 from tests.chaos.vendors import ChaosVendors, simulate
 from tests.daemon.customers import TENCENT, VOLCENGINE, VOLCENGINE_FIRST, ZEGO, Customer
 from tests.daemon.running import Table, to_toml
+from tests.ports import unused_port
 
 ROWS: Final[Mapping[Customer, int]] = {VOLCENGINE: 12, VOLCENGINE_FIRST: 8, TENCENT: 12, ZEGO: 4}
 """Rows of each customer. ZEGO has ten places, for strangers and lost agents too."""
@@ -61,7 +61,7 @@ async def open_stage(kind: Kind, folder: Path, times: Times, seed: int) -> Async
         open_client(base.url) as client,
     ):
         await vendors.turn(**SWITCHES)
-        ports = {name: _free_port() for name in DAEMONS[kind]}
+        ports = {name: unused_port() for name in DAEMONS[kind]}
         configs = {
             name: _config(name, base, _accounts(times, vendors.url), times, port)
             for name, port in ports.items()
@@ -106,10 +106,3 @@ def _database(base: Base) -> Table:
     if isinstance(base, PostgresOfOurOwn):
         return {"url": base.url, "listen_url": base.listen_url, "pool_size": POOL}
     return {"url": base.url}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

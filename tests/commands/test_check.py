@@ -21,7 +21,7 @@ from orchestrator.simulator import Simulator, serve
 from orchestrator.simulator.keys import DEMO
 from orchestrator.store.examine import NEEDED
 from orchestrator.store.version import VERSION_TABLE
-from tests.loopback_vendor import unused_port
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ from tests.daemon.application import SQLITE, delete_task, update, update_task
 from tests.daemon.customers import TENCENT, VOLCENGINE, ZEGO
 from tests.daemon.running import Scene, task, until
 from tests.fault_proxy import FaultProxy
-from tests.loopback_vendor import unused_port
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.anyio
 

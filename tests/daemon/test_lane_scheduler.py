@@ -33,7 +33,8 @@ from orchestrator.daemon.transport import Transport
 from orchestrator.store.engine import Database, open_database
 from orchestrator.wake.fan import Seat
 from tests.daemon.running import until
-from tests.loopback_vendor import Handler, answer, answering, hang, unused_port, vendor
+from tests.loopback_vendor import Handler, answer, answering, hang, vendor
+from tests.ports import unused_port
 from tests.store.claiming import Daemon, make_desk, providers, runtime, want
 from tests.store.rows import insert, query, quoted, run, value
 from tests.store.test_lanes import ZEGO_SPEC, state

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.store.engine import DatabaseAway
 from orchestrator.wake.probe import CHANNEL, time_notification
-from tests.loopback_vendor import unused_port
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.anyio
 
