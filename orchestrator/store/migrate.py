@@ -115,9 +115,9 @@ def _create_file(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, SQLITE_MODE)
-    except FileExistsError:
-        return
     except OSError as error:
+        if isinstance(error, FileExistsError) and path.is_file():
+            return
         message = f"cannot create the database: {error}"
         passes = error.errno in _PASSING
         raise (DatabaseAway if passes else DatabaseRefuses)(message) from error
