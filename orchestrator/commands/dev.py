@@ -28,7 +28,8 @@ from orchestrator.daemon.setup import Setup
 from orchestrator.settings import Address, Log
 from orchestrator.simulator import Simulator
 from orchestrator.simulator.keys import DEMO, Keys
-from orchestrator.store import demo, migrate, views
+from orchestrator.store import demo, migrate, standing
+from orchestrator.store.views import View
 
 FOLDER = Path("var")
 DATABASE_URL = "sqlite:///var/orchestrator.db"
@@ -134,7 +135,7 @@ async def _until_running(setup: Setup, board: Board, ids: Collection[str]) -> No
     """Show the tasks until all of `ids` run; not longer than anybody would watch."""
     enough_ns = boot_ns() + PATIENCE_NS
     while boot_ns() < enough_ns:
-        board.show((await setup.database.read(views.overview)).tasks)
+        board.show(await _tasks(setup))
         if await setup.database.read(demo.are_running, ids, os.getpid()):
             return
         await anyio.sleep(REFRESH_S)
@@ -161,9 +162,12 @@ async def _settled(setup: Setup, id_: str) -> str:
 
 async def _follow(setup: Setup, board: Board) -> None:
     while True:
-        overview = await setup.database.read(views.overview)
-        board.show(overview.tasks)
+        board.show(await _tasks(setup))
         await anyio.sleep(REFRESH_S)
+
+
+async def _tasks(setup: Setup) -> Sequence[View]:
+    return (await setup.database.read(standing.look, standing.Wanted())).tasks
 
 
 def configure(database_url: str, vendors_url: str, callbacks: Address) -> Config:

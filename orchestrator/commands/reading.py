@@ -3,7 +3,7 @@
 Rule 1: it needs no vendor's keys, so that whoever may read the database may look.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -12,8 +12,7 @@ import anyio
 
 from orchestrator.config import Config, open_part
 from orchestrator.store import version
-from orchestrator.store.engine import Database, open_database
-from orchestrator.store.views import Operation
+from orchestrator.store.engine import Connection, Database, open_database
 
 T = TypeVar("T")
 
@@ -21,7 +20,7 @@ _CONNECTIONS = 3
 """The fewest that a pool may have: one is used."""
 
 
-def read(option: Path | None, operation: Operation[T]) -> T:
+def read(option: Path | None, operation: Callable[[Connection], T]) -> T:
     """Return what an operation reads from the database that `-c` names.
 
     Raises:
@@ -44,7 +43,7 @@ async def opened(config: Config) -> AsyncIterator[Database]:
             await database.close()
 
 
-async def _read(config: Config, operation: Operation[T]) -> T:
+async def _read(config: Config, operation: Callable[[Connection], T]) -> T:
     async with opened(config) as database:
         await version.check_version(database)
         return await database.read(operation)

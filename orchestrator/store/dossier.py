@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, Select, and_, select, text
 
-from orchestrator.store import status_id, views
+from orchestrator.store import status_id
 from orchestrator.store.schema import (
     account_state,
     agent_event,
@@ -23,11 +23,15 @@ from orchestrator.store.schema import (
     orphan_task,
     vendor_agent,
 )
-from orchestrator.store.views import SHOWN_EVENTS, View, read_rows
+from orchestrator.store.views import View, read_rows
 
 Kind = Literal["task", "command", "orphan", "past"]
 """`past`: a task that is forgotten, of which the ledger or the history still tell."""
 
+SHOWN_EVENTS: Final = 500
+"""Events of one thing that are read at most: of a task the newest, of the rest the oldest."""
+SHOWN_COMMANDS: Final = 20
+"""Waiting commands of one task that are read at most, the oldest of them."""
 SHOWN_AGENTS: Final = 50
 """Ledger rows of one thing that are read at most, the newest of them."""
 SHOWN_BEGINNING: Final = 100
@@ -59,11 +63,20 @@ _LEDGER: Final = (
     vendor_agent.c.evidence,
 )
 """Columns of the ledger that mean something to a person."""
+_TASK: Final = text("SELECT * FROM task_explain WHERE task_id = :id")
+_COMMAND: Final = text("SELECT * FROM command_explain WHERE command_id = :id")
 _ORPHAN: Final = text("SELECT * FROM orphan_overview WHERE id = :id")
-_HISTORY: Final = tuple(agent_event.c)
-_PAST: Final = text(
+_WAITING: Final = text(
+    "SELECT * FROM command_explain WHERE task_id = :id AND state IN ('queued', 'sending')"
+    " ORDER BY position LIMIT :shown"
+)
+_HISTORY: Final = text(
     "SELECT * FROM (SELECT * FROM task_history WHERE task_id = :id"
     " ORDER BY id DESC LIMIT :shown) AS newest ORDER BY id"
+)
+_COMMAND_HISTORY: Final = text(
+    "SELECT * FROM task_history WHERE task_id = :task_id AND command_id = :id"
+    " ORDER BY id LIMIT :shown"
 )
 
 
@@ -113,26 +126,41 @@ def beginning(connection: Connection, name: str, most: int = SHOWN_BEGINNING) ->
 
 def _known(connection: Connection, id_: str, leads: str) -> Dossier | None:
     return (
-        _explained(connection, id_, leads)
+        _task(connection, id_, leads)
+        or _command(connection, id_, leads)
         or _orphan(connection, id_, leads)
         or _past(connection, id_, leads)
     )
 
 
-def _explained(connection: Connection, id_: str, leads: str) -> Dossier | None:
-    found = views.explain(connection, id_)
-    if found is None:
+def _task(connection: Connection, id_: str, leads: str) -> Dossier | None:
+    found = read_rows(connection, _TASK.bindparams(id=id_))
+    if not found:
         return None
-    is_command = "command_id" in found.row
     return Dossier(
-        kind="command" if is_command else "task",
+        kind="task",
         id=id_,
-        row=found.row,
-        sentence=found.sentence,
+        row=found[0],
+        sentence=found[0]["explanation"],
         leads=leads,
-        waiting=found.waiting,
-        events=found.events,
-        agents=() if is_command else _agents_of_task(connection, id_),
+        waiting=read_rows(connection, _WAITING.bindparams(id=id_, shown=SHOWN_COMMANDS)),
+        events=_history_of_task(connection, id_),
+        agents=_agents_of_task(connection, id_),
+    )
+
+
+def _command(connection: Connection, id_: str, leads: str) -> Dossier | None:
+    found = read_rows(connection, _COMMAND.bindparams(id=id_))
+    if not found:
+        return None
+    told = _COMMAND_HISTORY.bindparams(id=id_, task_id=found[0]["task_id"], shown=SHOWN_EVENTS)
+    return Dossier(
+        kind="command",
+        id=id_,
+        row=found[0],
+        sentence=found[0]["explanation"],
+        leads=leads,
+        events=read_rows(connection, told),
     )
 
 
@@ -142,7 +170,7 @@ def _orphan(connection: Connection, id_: str, leads: str) -> Dossier | None:
         return None
     agents = select(*_LEDGER).where(vendor_agent.c.orphan_id == id_)
     told = (
-        select(*_HISTORY)
+        select(agent_event)
         .where(agent_event.c.at >= found[0]["first_seen_at"], agent_event.c.orphan_id == id_)
         .order_by(agent_event.c.id)
         .limit(SHOWN_EVENTS)
@@ -160,7 +188,7 @@ def _orphan(connection: Connection, id_: str, leads: str) -> Dossier | None:
 
 def _past(connection: Connection, id_: str, leads: str) -> Dossier | None:
     """Return what is left of a task that was deleted, and has gone with its status."""
-    events = read_rows(connection, _PAST.bindparams(id=id_, shown=SHOWN_EVENTS))
+    events = _history_of_task(connection, id_)
     agents = _agents_of_task(connection, id_)
     if not events and not agents:
         return None
@@ -217,6 +245,10 @@ def _by_request(connection: Connection, request_id: str) -> Dossier | None:
     about = [id_ for id_ in found or () if id_ is not None]
     dossiers = (_known(connection, id_, "RequestId") for id_ in about)
     return next((dossier for dossier in dossiers if dossier is not None), None)
+
+
+def _history_of_task(connection: Connection, id_: str) -> Sequence[View]:
+    return read_rows(connection, _HISTORY.bindparams(id=id_, shown=SHOWN_EVENTS))
 
 
 def _agents_of_task(connection: Connection, id_: str) -> Sequence[View]:

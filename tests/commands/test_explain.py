@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import _Asked, app
 from orchestrator.commands.explain import as_json, orphan_sentence, report
-from orchestrator.store import dossier, views
+from orchestrator.store import dossier
 from orchestrator.store.dossier import Dossier
-from orchestrator.store.engine import Connection, Database, open_database
+from orchestrator.store.engine import Database, open_database
 from tests.store.rows import insert, run
 
 pytestmark = pytest.mark.anyio
@@ -39,16 +39,13 @@ async def write(database: Database) -> None:
     await run(database, TASK, PRESS, RELEASE, GONE, SETTLE, *EVENTS)
 
 
-async def explain(database: Database, id_: str) -> views.Explained | None:
-    def look(connection: Connection) -> views.Explained | None:
-        return views.explain(connection, id_)
-
-    return await database.read(look)
+async def find(database: Database, name: str) -> Dossier | None:
+    return await database.read(dossier.find, name)
 
 
 async def test_a_task_comes_with_its_waiting_commands(database: Database) -> None:
     await write(database)
-    explained = await explain(database, "call")
+    explained = await find(database, "call")
     assert explained is not None
     assert explained.sentence.endswith("; 2 commands wait")
     assert [one["command_id"] for one in explained.waiting] == ["press", "release"]
@@ -58,7 +55,7 @@ async def test_a_task_comes_with_its_waiting_commands(database: Database) -> Non
 
 async def test_a_command_comes_with_what_happened_to_it(database: Database) -> None:
     await write(database)
-    explained = await explain(database, "gone")
+    explained = await find(database, "gone")
     assert explained is not None
     assert explained.sentence == (
         "interrupt, failed at 2020-01-01 00:00:00 UTC; TaskEnded: it was over"
@@ -69,24 +66,24 @@ async def test_a_command_comes_with_what_happened_to_it(database: Database) -> N
 
 async def test_what_is_neither_is_not_there(database: Database) -> None:
     await write(database)
-    assert await explain(database, "nobody") is None
+    assert await find(database, "nobody") is None
 
 
 async def test_a_task_goes_before_a_command_of_the_same_id(database: Database) -> None:
     await run(database, TASK, PRESS.replace("'press'", "'call'"))
-    explained = await explain(database, "call")
+    explained = await find(database, "call")
     assert explained is not None
     assert explained.sentence.startswith("not started yet")
     assert [one["command_id"] for one in explained.waiting] == ["call"]
 
 
 async def test_no_more_commands_are_shown_than_anybody_reads(database: Database) -> None:
-    many = [PRESS.replace("'press'", f"'c{n}'") for n in range(views.SHOWN_COMMANDS + 1)]
+    many = [PRESS.replace("'press'", f"'c{n}'") for n in range(dossier.SHOWN_COMMANDS + 1)]
     await run(database, TASK, *many)
-    explained = await explain(database, "call")
+    explained = await find(database, "call")
     assert explained is not None
     assert [one["command_id"] for one in explained.waiting] == [
-        f"c{n}" for n in range(views.SHOWN_COMMANDS)
+        f"c{n}" for n in range(dossier.SHOWN_COMMANDS)
     ]
 
 
@@ -129,10 +126,6 @@ LEDGER = (
         request_id="'R-pruned'",
     ),
 )  # fmt: skip
-
-
-async def find(database: Database, name: str) -> Dossier | None:
-    return await database.read(dossier.find, name)
 
 
 @pytest.mark.parametrize(

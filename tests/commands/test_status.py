@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import _Asked, app
 from orchestrator.examples import EXAMPLES
-from orchestrator.store import demo, migrate, standing, views
+from orchestrator.store import demo, dossier, migrate, standing
 from orchestrator.store.engine import Database, open_database
 from orchestrator.store.schema import REVISION
 from orchestrator.store.standing import Standing, Wanted
@@ -56,23 +56,23 @@ async def filled(url: str) -> None:
 
 async def test_the_views_read_the_same_on_both_databases(database: Database) -> None:
     await database.write(write_rows)
-    overview = await database.read(views.overview)
-    (task,) = overview.tasks
+    found = await database.read(standing.look, Wanted())
+    (task,) = found.tasks
     assert task["task_id"] == "a"
     assert task["labels"] == {"k": 1}
     assert isinstance(task["phase_since"], datetime)
     assert task["phase_since"].tzinfo is not None
-    assert [row["tasks"] for row in overview.convergence] == [1]
-    assert overview.accounts == []
+    assert [row["tasks"] for row in found.convergence] == [1]
+    assert found.health == []
 
 
 async def test_a_task_is_explained_with_its_history_oldest_first(database: Database) -> None:
     await database.write(write_rows)
-    explained = await database.read(lambda connection: views.explain(connection, "a"))
+    explained = await database.read(dossier.find, "a")
     assert explained is not None
     assert "not started yet" in explained.sentence
     assert [event["event"] for event in explained.events] == ["first", "second"]
-    assert await database.read(lambda connection: views.explain(connection, "b")) is None
+    assert await database.read(dossier.find, "b") is None
 
 
 async def test_examples_are_inserted_once_and_begin_anew_after(database: Database) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.outcome import Done, Indefinite, Refused
-from orchestrator.store import daemons, views
+from orchestrator.store import daemons, dossier
 from orchestrator.store.engine import Connection, Database
 from orchestrator.store.engine import now as database_now
 from tests.store.claiming import Daemon, make_book, make_desk, want
@@ -407,8 +407,8 @@ async def test_a_task_tells_how_many_commands_wait(speaker: Speaker) -> None:
 
 
 def look(connection: Connection) -> None:
-    views.explain(connection, "t9")
-    views.explain(connection, "ct9")
+    dossier.find(connection, "t9")
+    dossier.find(connection, "ct9")
     for one in ("task_id = 't9'", "task_id = 't9' AND user_id = 'human'"):
         connection.exec_driver_sql(f"SELECT * FROM listening_lane WHERE {one}")  # noqa: S608 - a test's own words
 
