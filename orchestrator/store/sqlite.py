@@ -203,12 +203,22 @@ def create_sqlite_engine(path: Path) -> Engine:
             cached_statements=512,
         )
         driver.execute("PRAGMA journal_mode = WAL")
+        driver.text_factory = _as_text
         return driver
 
     # A specification may hold a key, and errors are logged: no parameters in them.
     return create_engine(
         "sqlite+pysqlite://", creator=connect, poolclass=NullPool, hide_parameters=True
     )
+
+
+def _as_text(stored: bytes) -> str:
+    """Return a text; what is no UTF-8 in it is U+FFFD.
+
+    SQLite keeps whatever bytes an application calls text, and one row of them must hide neither
+    the others from a person, nor itself from the stop that ends it.
+    """
+    return str(stored, "utf-8", "replace")
 
 
 def find_file_trouble(error: DBAPIError | sqlite3.Error, path: Path) -> DatabaseAway | None:

@@ -204,6 +204,18 @@ async def test_a_row_that_cannot_be_read_fails_alone(sqlite_scene: Scene) -> Non
     await scene.wait_gone("runs")
 
 
+async def test_bytes_that_are_no_text_keep_nothing_from_being_stopped(sqlite_scene: Scene) -> None:
+    scene = sqlite_scene
+    daemon = await scene.start_daemon()
+    await scene.ask_for(VOLCENGINE, "runs")
+    await scene.wait("runs", phase="running")
+    latin_1 = "CAST(x'7b2261223a22ff227d' AS TEXT)"
+    await scene.app.write(update_task("runs", spec=latin_1, desired_state="'stopped'"))
+    await scene.wait("runs", phase="stopped", end_reason="requested")
+    assert await scene.vendors.live() == []
+    assert daemon.events("row_failed") == []
+
+
 def write_past_the_checks(scene: Scene, *statements: str) -> None:
     """Write what no CHECK would take and no trigger should see, as a damaged file may hold it."""
     path = scene.database_url.removeprefix(SQLITE)
