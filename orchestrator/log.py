@@ -31,6 +31,9 @@ SHORTEST_SECRET = 6
 
 _DEEPEST = 20
 """Levels to which keys are looked at; a log line has two or three."""
+_UNSEEN = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What a terminal obeys or reorders a line by, and what some readers end a line at. A vendor's
+message may hold it, and JSON leaves it as it is."""
 _QUIET = ("sqlalchemy", "asyncio", "aiohttp.access")
 """Libraries that write statements and their parameters, hence rows, below WARNING."""
 
@@ -132,9 +135,14 @@ def _renderer(settings: Log, redactor: Redactor, *, colors: bool) -> Processor:
         plain = structlog.dev.ConsoleRenderer(colors=colors, timestamp_key="at")
 
     def render(logger: Any, method: str, event: EventDict) -> str:
-        return redactor.clean(str(plain(logger, method, event)))
+        return _show(redactor.clean(str(plain(logger, method, event))))
 
     return render
+
+
+def _show(line: str) -> str:
+    """Return the line with everything unseen spelled as JSON would."""
+    return _UNSEEN.sub(lambda unseen: f"\\u{ord(unseen[0]):04x}", line)
 
 
 def _library_name(_logger: Any, _method: str, event: EventDict) -> EventDict:

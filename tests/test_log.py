@@ -140,6 +140,19 @@ def test_what_is_no_secret_is_seen(key: str) -> None:
     assert lines.objects()[0][key] == "value"
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize(
+    "unseen", ["\x7f", "\x85", "\x9b31m", "\u2028", "\u202e", "\u2066", "\u200f"]
+)
+def test_nothing_that_a_vendor_says_turns_or_ends_a_line(form: str, unseen: str) -> None:
+    lines = begin(form=form)
+    logger("x").warning("call", message=f"a{unseen}b")
+    (line,) = lines.getvalue().splitlines()
+    assert unseen not in line
+    if form == "json":
+        assert json.loads(line)["message"] == f"a{unseen}b"
+
+
 def test_short_values_do_not_blot_out_words_and_new_ones_are_learnt() -> None:
     redactor = Redactor(["main", "fake-longer"])
     assert redactor.clean("main fake-longer fake-learnt") == f"main {HIDDEN} fake-learnt"
