@@ -255,7 +255,7 @@ def status(
     """
     if watch and json:
         raise UsageError("--watch is for people and --json for machines: choose one")
-    from orchestrator.store.standing import Wanted  # noqa: PLC0415 - see rule 1
+    from orchestrator.store.snapshot import Wanted  # noqa: PLC0415 - see rule 1
 
     wanted = Wanted(account=account, trouble=trouble, whole=json)
     if watch:

@@ -28,7 +28,7 @@ from orchestrator.daemon.setup import Setup
 from orchestrator.settings import Address, Log
 from orchestrator.simulator import Simulator
 from orchestrator.simulator.keys import DEMO, Keys
-from orchestrator.store import demo, migrate, standing
+from orchestrator.store import demo, migrate, snapshot
 from orchestrator.store.views import View
 
 FOLDER = Path("var")
@@ -167,7 +167,7 @@ async def _follow(setup: Setup, board: Board) -> None:
 
 
 async def _tasks(setup: Setup) -> Sequence[View]:
-    return (await setup.database.read(standing.look, standing.Wanted())).tasks
+    return (await setup.database.read(snapshot.take, snapshot.Wanted())).tasks
 
 
 def configure(database_url: str, vendors_url: str, callbacks: Address) -> Config:

@@ -8,8 +8,8 @@ from orchestrator.commands.json_text import to_json
 from orchestrator.commands.reading import read
 from orchestrator.commands.status_page import page
 from orchestrator.commands.terminal import console, width_of
-from orchestrator.store import standing
-from orchestrator.store.standing import Standing, Wanted
+from orchestrator.store import snapshot
+from orchestrator.store.snapshot import Snapshot, Wanted
 
 
 def show(option: Path | None, wanted: Wanted) -> None:
@@ -18,7 +18,7 @@ def show(option: Path | None, wanted: Wanted) -> None:
     Raises:
         ConfigError, SchemaError, DatabaseAway: as their names say.
     """
-    found = read(option, lambda connection: standing.look(connection, wanted))
+    found = read(option, lambda connection: snapshot.take(connection, wanted))
     out = console()
     for line in page(found, width_of(out)):
         out.print(line)
@@ -26,10 +26,10 @@ def show(option: Path | None, wanted: Wanted) -> None:
 
 def print_json(option: Path | None, wanted: Wanted) -> None:
     """Print how everything stands as one JSON object; see `as_json`. Raises as `show`."""
-    typer.echo(as_json(read(option, lambda connection: standing.look(connection, wanted))))
+    typer.echo(as_json(read(option, lambda connection: snapshot.take(connection, wanted))))
 
 
-def as_json(found: Standing) -> str:
+def as_json(found: Snapshot) -> str:
     """Return everything as one JSON object; times are ISO 8601, UTC; nothing is cut.
 
     `at` (the database's clock), `totals` (tasks by phase), `unconverged` (tasks not as desired),

@@ -25,7 +25,7 @@ from orchestrator.commands.terminal import (
     table,
     tasks_table,
 )
-from orchestrator.store.standing import Standing
+from orchestrator.store.snapshot import Snapshot
 from orchestrator.store.views import View
 
 _PHASES = ("running", "starting", "stopping", "pending", "quarantined", "failed", "stopped")
@@ -36,30 +36,30 @@ _CLOCK_OFF_MS = 5_000
 """A vendor's clock that is further from ours is worth a line; NTP keeps both within some ms."""
 
 
-def page(standing: Standing, width: int | None) -> Iterator[RenderableType]:
+def page(snapshot: Snapshot, width: int | None) -> Iterator[RenderableType]:
     """Yield the whole page, line by line. `width`: null where lines have no end."""
-    yield from (*_top(standing), Text())
-    if standing.leaking:
-        yield from (*table(_orphans(standing, width), width), Text())
-    yield from tasks_table(standing.tasks, width)
-    for rows in _below(standing):
+    yield from (*_top(snapshot), Text())
+    if snapshot.leaking:
+        yield from (*table(_orphans(snapshot, width), width), Text())
+    yield from tasks_table(snapshot.tasks, width)
+    for rows in _below(snapshot):
         yield from (Text(), *table(rows, width))
 
 
-def screen(standing: Standing, width: int, height: int) -> Iterator[Text]:
+def screen(snapshot: Snapshot, width: int, height: int) -> Iterator[Text]:
     """Yield as much of the page as a screen has lines for."""
-    top = [*_top(standing), Text()]
-    if standing.leaking:
-        heading, *orphans = _orphans(standing, width).lines(width, one_line=True)
+    top = [*_top(snapshot), Text()]
+    if snapshot.leaking:
+        heading, *orphans = _orphans(snapshot, width).lines(width, one_line=True)
         top += [*heading, *chain(*orphans[:_ORPHANS_ON_A_SCREEN]), Text()]
     below = [
         line
-        for rows in _below(standing)
+        for rows in _below(snapshot)
         for line in (Text(), *chain(*rows.lines(width, one_line=True)))
     ]
     taken = sum(_height(line, width) for line in top) + len(below)
     left = max(_LEAST_LINES, height - taken)
-    tasks = screen_of_tasks(standing.tasks, width, left)
+    tasks = screen_of_tasks(snapshot.tasks, width, left)
     yield from islice(chain(top, tasks, below), height)
 
 
@@ -68,57 +68,57 @@ def _height(line: Text, width: int) -> int:
     return 1 if line.no_wrap else max(1, ceil(line.cell_len / width))
 
 
-def _top(standing: Standing) -> Iterator[Text]:
-    yield summary(standing)
-    yield daemons_line(standing)
-    yield from notes(standing)
+def _top(snapshot: Snapshot) -> Iterator[Text]:
+    yield summary(snapshot)
+    yield daemons_line(snapshot)
+    yield from notes(snapshot)
 
 
-def _below(standing: Standing) -> Iterator[Rows]:
-    if standing.convergence:
-        yield _convergence(standing)
-    if standing.health:
-        yield _health(standing)
+def _below(snapshot: Snapshot) -> Iterator[Rows]:
+    if snapshot.convergence:
+        yield _convergence(snapshot)
+    if snapshot.health:
+        yield _health(snapshot)
 
 
-def summary(standing: Standing) -> Text:
+def summary(snapshot: Snapshot) -> Text:
     """Return the one line that says whether there is anything to do."""
     parts = [
-        phase_cell(phase).append(f" {standing.totals[phase]}")
+        phase_cell(phase).append(f" {snapshot.totals[phase]}")
         for phase in _PHASES
-        if standing.totals.get(phase)
+        if snapshot.totals.get(phase)
     ]
-    told = Text(count(sum(standing.totals.values()), "task"), style="bold")
+    told = Text(count(sum(snapshot.totals.values()), "task"), style="bold")
     if parts:
         told = Text(": ").join([told, Text(", ").join(parts)])
-    return Text(" · ").join([told, _unconverged(standing), _leaking(standing)])
+    return Text(" · ").join([told, _unconverged(snapshot), _leaking(snapshot)])
 
 
-def _unconverged(standing: Standing) -> Text:
-    if not standing.unconverged:
+def _unconverged(snapshot: Snapshot) -> Text:
+    if not snapshot.unconverged:
         return Text("all as desired", style="green")
-    oldest = max(row["oldest_s"] for row in standing.convergence)
-    told = f"{standing.unconverged} not as desired, the oldest for {spell_age(oldest)}"
+    oldest = max(row["oldest_s"] for row in snapshot.convergence)
+    told = f"{snapshot.unconverged} not as desired, the oldest for {spell_age(oldest)}"
     return Text(told, style="yellow")
 
 
-def _leaking(standing: Standing) -> Text:
-    leaking = len(standing.leaking)
+def _leaking(snapshot: Snapshot) -> Text:
+    leaking = len(snapshot.leaking)
     if not leaking:
         return Text("no orphans", style="green")
     return Text(f"{count(leaking, 'orphan')} may run", style="red")
 
 
-def daemons_line(standing: Standing) -> Text:
+def daemons_line(snapshot: Snapshot) -> Text:
     """Return who works, or since when nobody does."""
-    alive = [each for each in standing.daemons if each["is_alive"]]
+    alive = [each for each in snapshot.daemons if each["is_alive"]]
     if alive:
         names = ", ".join(_daemon(each) for each in alive)
         return Text(f"{count(len(alive), 'daemon')}: ").append(plain(names))
-    if not standing.daemons:
+    if not snapshot.daemons:
         return Text("no daemon runs: nothing is started, stopped or looked after", style="bold red")
-    last = max(each["heartbeat_at"] for each in standing.daemons)
-    told = f"no daemon has said that it runs since {spell(last)}, {_ago(standing.at, last)}"
+    last = max(each["heartbeat_at"] for each in snapshot.daemons)
+    told = f"no daemon has said that it runs since {spell(last)}, {_ago(snapshot.at, last)}"
     return Text(told, style="bold red")
 
 
@@ -128,9 +128,9 @@ def _daemon(each: View) -> str:
     return f"{name} (pid {each['pid']}, {each['version']}{ends})"
 
 
-def notes(standing: Standing) -> Iterator[Text]:
+def notes(snapshot: Snapshot) -> Iterator[Text]:
     """Yield a line for each account that keeps its tasks waiting."""
-    for account in standing.accounts:
+    for account in snapshot.accounts:
         for style, told in _troubles(account):
             yield Text.assemble(("! ", style), plain(f"account {account['account']} {told}", style))
 
@@ -151,9 +151,9 @@ def _troubles(account: View) -> Iterator[tuple[str, str]]:
         yield "yellow", f"has a vendor whose clock is {offset / 1000:+.1f} s from the database's"
 
 
-def _orphans(standing: Standing, width: int | None) -> Rows:
+def _orphans(snapshot: Snapshot, width: int | None) -> Rows:
     """Return the orphans that somebody has to look after."""
-    rows = standing.leaking
+    rows = snapshot.leaking
     columns = [
         Column("orphan", [plain(row["id"]) for row in rows]),
         Column("account", [plain(row["account"]) for row in rows]),
@@ -174,11 +174,11 @@ def _orphan_phase(row: View) -> Text:
     return plain("only reported", "yellow") if row["action"] == "report" else phase_cell("stopping")
 
 
-def _convergence(standing: Standing) -> Rows:
+def _convergence(snapshot: Snapshot) -> Rows:
     """Return how many tasks are not as desired, by account and age."""
     summed: dict[tuple[str, str], int] = defaultdict(int)
     oldest: dict[tuple[str, str], int] = defaultdict(int)
-    for row in standing.convergence:  # one row for each of the labels too
+    for row in snapshot.convergence:  # one row for each of the labels too
         key = row["account"], row["age"].partition(": ")[2] or row["age"]
         summed[key] += row["tasks"]
         oldest[key] = max(oldest[key], row["oldest_s"])
@@ -191,9 +191,9 @@ def _convergence(standing: Standing) -> Rows:
     return Rows(title="Not as desired", columns=columns, prose=prose)
 
 
-def _health(standing: Standing) -> Rows:
+def _health(snapshot: Snapshot) -> Rows:
     """Return how calls went."""
-    rows = standing.health
+    rows = snapshot.health
     columns = [
         Column("account", [plain(row["account"]) for row in rows]),
         Column("action", [plain(row["action"]) for row in rows]),

@@ -24,9 +24,9 @@ from orchestrator.commands.status_page import daemons_line, notes, screen, summa
 from orchestrator.commands.task_board import Lines
 from orchestrator.commands.terminal import console, plain, spell, spell_age
 from orchestrator.config import Config, open_part
-from orchestrator.store import standing, version
+from orchestrator.store import snapshot, version
 from orchestrator.store.engine import Database, DatabaseAway, StatementError
-from orchestrator.store.standing import Standing, Wanted
+from orchestrator.store.snapshot import Snapshot, Wanted
 
 REFRESH_S = 0.5
 _REST = 4
@@ -39,7 +39,7 @@ _LATE_NS = 3_000_000_000
 class Seen:
     """What is known now, written by who asks and read by who draws."""
 
-    standing: Standing
+    snapshot: Snapshot
     at_ns: int = field(default_factory=boot_ns)
     """When the database last answered."""
     trouble: str = ""
@@ -51,12 +51,12 @@ class Seen:
         silent_ns = boot_ns() - self.at_ns
         return silent_ns / 1e9 if self.trouble or silent_ns > _LATE_NS else None
 
-    def answered(self, found: Standing) -> None:
+    def answered(self, found: Snapshot) -> None:
         """Take what the database said."""
-        self.standing, self.at_ns, self.trouble = found, boot_ns(), ""
+        self.snapshot, self.at_ns, self.trouble = found, boot_ns(), ""
 
 
-class Board(Protocol):
+class Display(Protocol):
     """Where what is seen is shown."""
 
     def draw(self, seen: Seen) -> None:
@@ -93,13 +93,13 @@ async def _until_told(end: Callable[[], None]) -> None:
             end()
 
 
-async def _look(database: Database, wanted: Wanted) -> Standing:
+async def _look(database: Database, wanted: Wanted) -> Snapshot:
     # Somebody may bring the schema up to date meanwhile.
     await version.check_version(database)
-    return await database.read(standing.look, wanted)
+    return await database.read(snapshot.take, wanted)
 
 
-async def follow(look: Callable[[], Awaitable[Standing]], seen: Seen) -> None:
+async def follow(look: Callable[[], Awaitable[Snapshot]], seen: Seen) -> None:
     """Ask for ever, and write down what is heard. A database that does not say is asked again."""
     while True:
         began_ns = boot_ns()
@@ -111,9 +111,9 @@ async def follow(look: Callable[[], Awaitable[Standing]], seen: Seen) -> None:
         await anyio.sleep(max(REFRESH_S, _REST * took_s))
 
 
-async def _redraw(board: Board, seen: Seen) -> None:
+async def _redraw(display: Display, seen: Seen) -> None:
     while True:
-        board.draw(seen)
+        display.draw(seen)
         await anyio.sleep(REFRESH_S)
 
 
@@ -127,7 +127,7 @@ class Picture:
         """Draw the page as large as the terminal is now."""
         size = self._live.console.size
         head = silence(seen)
-        below = screen(seen.standing, size.width, size.height - len(head))
+        below = screen(seen.snapshot, size.width, size.height - len(head))
         self._live.update(Group(*head, *below), refresh=True)
 
 
@@ -143,13 +143,13 @@ class Log:
         if seen.trouble:
             told: tuple[str, ...] = (f"the database is away: {seen.trouble}",)
         else:
-            now = seen.standing
+            now = seen.snapshot
             told = tuple(line.plain for line in (summary(now), daemons_line(now), *notes(now)))
         for line in told:
             if line not in self._said:
-                self._lines.say(f"{spell(seen.standing.at)}  {line}")
+                self._lines.say(f"{spell(seen.snapshot.at)}  {line}")
         self._said = told
-        self._lines.show(seen.standing.tasks)
+        self._lines.show(seen.snapshot.tasks)
 
 
 def silence(seen: Seen) -> list[Text]:

@@ -1,4 +1,4 @@
-"""How a row comes back to whoever shows it to people: what is asked for is `standing`, `dossier`.
+"""How a row comes back to whoever shows it to people: what is asked for is `snapshot`, `dossier`.
 
 Rule 1: a row is a mapping of all its columns, times as aware UTC instants, so that what is shown is
 what a SQL client sees, on both databases.

@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import _Asked, app
 from orchestrator.examples import EXAMPLES
-from orchestrator.store import demo, dossier, migrate, standing
+from orchestrator.store import demo, dossier, migrate, snapshot
 from orchestrator.store.engine import Database, open_database
 from orchestrator.store.schema import REVISION
-from orchestrator.store.standing import Standing, Wanted
+from orchestrator.store.snapshot import Snapshot, Wanted
 from tests.store.rows import insert, run, update
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +56,7 @@ async def filled(url: str) -> None:
 
 async def test_the_views_read_the_same_on_both_databases(database: Database) -> None:
     await database.write(write_rows)
-    found = await database.read(standing.look, Wanted())
+    found = await database.read(snapshot.take, Wanted())
     (task,) = found.tasks
     assert task["task_id"] == "a"
     assert task["labels"] == {"k": 1}
@@ -137,8 +137,8 @@ async def write_tasks(database: Database) -> None:
     await run(database, "DELETE FROM task_change")
 
 
-async def look(database: Database, wanted: Wanted) -> Standing:
-    return await database.read(standing.look, wanted)
+async def look(database: Database, wanted: Wanted) -> Snapshot:
+    return await database.read(snapshot.take, wanted)
 
 
 async def test_trouble_comes_first_and_what_ended_last(database: Database) -> None:
@@ -179,7 +179,7 @@ async def test_only_trouble_and_only_one_account(database: Database) -> None:
 async def test_machines_get_all_rows_and_people_as_many_as_they_read(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing, "SHOWN", 3)
+    monkeypatch.setattr(snapshot, "SHOWN", 3)
     await write_tasks(database)
     orphans = [insert("orphan_task", id=f"'o{n}'", account="'a'") for n in range(4)]
     await run(database, *orphans)

@@ -19,7 +19,7 @@ from orchestrator.commands.terminal import (
     tasks_table,
     why,
 )
-from orchestrator.store.standing import Standing
+from orchestrator.store.snapshot import Snapshot
 
 AT = datetime(2030, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 LONG = "0123456789abcdef" * 2
@@ -86,7 +86,7 @@ def daemon(**columns: Any) -> dict[str, Any]:
     }
 
 
-def standing(**parts: Any) -> Standing:
+def snapshot(**parts: Any) -> Snapshot:
     empty: dict[str, Any] = {
         "at": AT,
         "totals": {},
@@ -97,11 +97,11 @@ def standing(**parts: Any) -> Standing:
         "orphans": [],
         "daemons": [daemon()],
     }
-    return Standing(**(empty | parts))
+    return Snapshot(**(empty | parts))
 
 
-def everything() -> Standing:
-    return standing(
+def everything() -> Snapshot:
+    return snapshot(
         totals={"running": 2, "failed": 1},
         tasks=[
             task(task_id=LONG, phase="failed", reason="InvalidSpec", message="no such mode " * 9),
@@ -178,6 +178,13 @@ def test_nobody_s_text_moves_the_cursor_or_makes_a_line() -> None:
 
 
 @pytest.mark.parametrize(
+    "mark", "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
+def test_nobody_s_text_turns_the_direction_of_what_stands_behind_it(mark: str) -> None:
+    assert plain(f"gpj{mark}.exe").plain == "gpj.exe"
+
+
+@pytest.mark.parametrize(
     ("phase", "desired", "end_reason", "text"),
     [
         ("running", "running", None, "running"),
@@ -241,7 +248,7 @@ def test_what_is_not_shown_to_the_narrow_is_shown_to_the_wide() -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_screen_is_never_left(width: int, height: int) -> None:
     full = everything()
-    many = standing(
+    many = snapshot(
         totals=full.totals,
         tasks=[task(task_id=f"call-{n}", reason="x" * 300) for n in range(100)],
         convergence=full.convergence,
@@ -272,7 +279,7 @@ def test_what_an_application_wrote_is_text_and_no_markup() -> None:
 
 
 def test_an_empty_database_has_a_page() -> None:
-    text = shown(page(standing(daemons=[]), 80))
+    text = shown(page(snapshot(daemons=[]), 80))
     assert text.startswith("0 tasks · all as desired · no orphans\nno daemon runs")
 
 
@@ -304,7 +311,7 @@ def test_ages_of_one_account_are_summed_over_labels() -> None:
     ],
 )
 def test_who_works_or_since_when_nobody_does(daemons: list[Any], text: str) -> None:
-    assert daemons_line(standing(daemons=daemons)).plain == text
+    assert daemons_line(snapshot(daemons=daemons)).plain == text
 
 
 @pytest.mark.parametrize(
@@ -326,7 +333,7 @@ def test_who_works_or_since_when_nobody_does(daemons: list[Any], text: str) -> N
 def test_an_account_that_keeps_its_tasks_waiting_has_a_line(
     columns: dict[str, Any], told: list[str]
 ) -> None:
-    lines = [line.plain for line in notes(standing(accounts=[account(**columns)]))]
+    lines = [line.plain for line in notes(snapshot(accounts=[account(**columns)]))]
     assert len(lines) == len(told)
     assert [part for part, line in zip(told, lines, strict=True) if part not in line] == []
     assert [line for line in lines if not line.startswith("! account main ")] == []
@@ -339,7 +346,7 @@ def test_orphans_are_shown_as_long_as_they_may_run() -> None:
         orphan(id="gone-1", phase="stopped"),
         orphan(id="strange-1", phase="ignored"),
     ]
-    text = shown(page(standing(orphans=orphans), 200))
+    text = shown(page(snapshot(orphans=orphans), 200))
     assert "2 orphans may run" in text
     assert [
         name for name in ("lost-1", "reported-1", "not ours", "1m 15s") if name not in text

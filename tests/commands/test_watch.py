@@ -20,7 +20,7 @@ from orchestrator.commands import watch as watching
 from orchestrator.commands.watch import Log, Seen, follow, silence
 from orchestrator.store.engine import DatabaseAway, StatementError, open_database
 from orchestrator.store.migrate import upgrade
-from orchestrator.store.standing import Standing
+from orchestrator.store.snapshot import Snapshot
 from tests.postgres_server import running_server
 from tests.store.rows import TASK, run
 
@@ -29,22 +29,22 @@ pytestmark = pytest.mark.anyio
 AT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def standing(**parts: Any) -> Standing:
+def snapshot(**parts: Any) -> Snapshot:
     empty: dict[str, Any] = {
         "at": AT, "totals": {}, "tasks": [], "convergence": [], "health": [],
         "accounts": [], "orphans": [], "daemons": [],
     }  # fmt: skip
-    return Standing(**(empty | parts))
+    return Snapshot(**(empty | parts))
 
 
 async def test_a_database_that_goes_away_is_asked_until_it_is_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(watching, "REFRESH_S", 0)
-    seen = Seen(standing())
+    seen = Seen(snapshot())
     told: list[str] = []
 
-    async def look() -> Standing:
+    async def look() -> Snapshot:
         told.append(seen.trouble)
         match len(told):
             case 1:
@@ -52,20 +52,20 @@ async def test_a_database_that_goes_away_is_asked_until_it_is_back(
             case 2:
                 raise StatementError("it took too long\n[SQL: SELECT …]")
             case 3:
-                return standing(totals={"running": 1})
+                return snapshot(totals={"running": 1})
             case _:
                 tasks.cancel_scope.cancel()
-                return seen.standing
+                return seen.snapshot
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(follow, look, seen)
     assert told == ["", "it went away", "it took too long", ""]
-    assert seen.standing.totals == {"running": 1}
+    assert seen.snapshot.totals == {"running": 1}
     assert silence(seen) == []
 
 
 def test_what_is_old_is_said_to_be_old() -> None:
-    seen = Seen(standing())
+    seen = Seen(snapshot())
     assert silence(seen) == []
     seen.trouble = "connection refused"
     (line,) = silence(seen)
@@ -78,13 +78,13 @@ def test_what_is_old_is_said_to_be_old() -> None:
 
 def test_a_log_has_a_line_for_what_has_changed_and_no_other() -> None:
     out = Console(file=io.StringIO(), soft_wrap=True, width=20)
-    log, seen = Log(out), Seen(standing())
+    log, seen = Log(out), Seen(snapshot())
     log.draw(seen)
     log.draw(seen)
     seen.trouble = "refused"
     log.draw(seen)
     log.draw(seen)
-    seen.answered(standing(totals={"running": 1}))
+    seen.answered(snapshot(totals={"running": 1}))
     log.draw(seen)
     text = out.file.getvalue()  # type: ignore[attr-defined] # the file is the StringIO above
     stamp = "2030-01-02 03:04:05Z"

@@ -88,7 +88,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Snapshot:
     """How everything stands at one moment."""
 
     at: datetime
@@ -118,7 +118,7 @@ class Standing:
         return [row for row in self.orphans if row["phase"] in {"seen", "stopping"}]
 
 
-def look(connection: Connection, wanted: Wanted) -> Standing:
+def take(connection: Connection, wanted: Wanted) -> Snapshot:
     """Return how everything stands."""
     at = now(connection)
     whose = {"account": wanted.account}
@@ -128,7 +128,7 @@ def look(connection: Connection, wanted: Wanted) -> Standing:
     if wanted.account is not None:
         totals = totals.where(agent_status.c.account == wanted.account)
         accounts = accounts.where(account_control.c.account == wanted.account)
-    return Standing(
+    return Snapshot(
         at=at,
         totals=dict(iter(connection.execute(totals))),
         tasks=read_rows(connection, tasks),
