@@ -24,7 +24,7 @@ from prometheus_client import (
 from orchestrator import __version__
 from orchestrator.clock import boot_ns
 from orchestrator.core.model import WorkClass
-from orchestrator.core.outcome import Outcome
+from orchestrator.core.outcome import NotSent, Outcome
 from orchestrator.store.engine import DatabaseAway, DatabaseRefuses
 
 LAG_EVERY_S: Final = 1.0
@@ -102,6 +102,8 @@ class Meter:
     def count_call(self, account: str, action: str, outcome: Outcome, latency_ms: int) -> None:
         """Count a call that has ended."""
         self._calls.labels(account, action, type(outcome).__name__).inc()
+        if isinstance(outcome, NotSent):
+            return  # the vendor was not asked, so it took no time to answer
         self._call_seconds.labels(account, action).observe(latency_ms / 1000)
 
     def in_flight(self, work_class: WorkClass) -> AbstractContextManager[None]:
