@@ -1,7 +1,8 @@
 """How rows look to people: one spelling of times and durations, one kind of table.
 
 Rule 1: nothing here reads a database or decides anything.
-Rule 2: what an application or a vendor wrote is text: never markup, never a control sequence.
+Rule 2: what an application or a vendor wrote is text: never markup, never a control sequence, and
+never read backwards.
 Rule 3: our ids are never cut where a table is printed once, since they are copied.
 """
 
@@ -21,7 +22,8 @@ from orchestrator.store.views import View
 
 ROOMY = 120
 """From this many columns on there is a place for what is nice to know."""
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""What moves the cursor, changes colours, or turns the direction of all that stands behind it."""
 _GAP = "  "
 _INDENT = "    "
 _HANDLE_CHARS = 24
@@ -255,7 +257,7 @@ def count(number: int, noun: str) -> str:
 
 
 def _without_controls(text: str) -> str:
-    """Return one line that moves no cursor and changes no colour, whoever wrote the text."""
+    """Return one line without them, whoever wrote the text."""
     return _CONTROLS.sub("", " ".join(text.splitlines()))
 
 
