@@ -25,7 +25,7 @@ from orchestrator.core.fact import CLOCK_NOISE
 from orchestrator.core.replace import replace
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.callback_tally import CallbackTally, Result
-from orchestrator.daemon.listening import BACKLOG, SILENT
+from orchestrator.daemon.listening import BACKLOG, IDLE_S, MUTE_LOG
 from orchestrator.daemon.recorder import Desk, Recorder, Verdict
 from orchestrator.providers.base import Forged, Garbled, Post
 from orchestrator.store.facts import Told
@@ -35,8 +35,6 @@ IN_FLIGHT_MAX: Final = 256
 BODY_WITHIN_S: Final = 10.0
 LINGER_S: Final = 1.0
 """How long the rest of a refused body is read, unseen, so that its sender reads the answer."""
-IDLE_S: Final = 75.0
-"""A connection that carries nothing for longer is closed."""
 FINISH_WITHIN_S: Final = 5.0
 """How long requests may take that are open when the server closes."""
 ANSWER_WITHIN_S: Final = 1.0
@@ -117,7 +115,7 @@ class Receiver:
         runner = web.AppRunner(
             app,
             access_log=None,
-            logger=SILENT,
+            logger=MUTE_LOG,
             # A signature covers the bytes as they were sent.
             auto_decompress=False,
             keepalive_timeout=IDLE_S,

@@ -1,4 +1,4 @@
-"""Binds the ports that this daemon listens at: for callbacks, for metrics.
+"""Binds the ports that this daemon listens at (callbacks, metrics); what both servers share.
 
 Rule 1: a port is bound before anything else begins, so that one that is taken is a sentence at the
 start and not a surprise later.
@@ -14,10 +14,12 @@ from typing import Final
 from orchestrator.errors import UsageError
 
 BACKLOG: Final = 128
+IDLE_S: Final = 75.0
+"""A connection that carries nothing for longer is closed."""
 
 # Whoever speaks no HTTP to a port would else write a traceback into the log each time.
-SILENT: Final = logging.getLogger(f"{__name__}.http")
-SILENT.disabled = True
+MUTE_LOG: Final = logging.getLogger(f"{__name__}.http")
+MUTE_LOG.disabled = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

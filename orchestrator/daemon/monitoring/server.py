@@ -20,7 +20,7 @@ import structlog
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
-from orchestrator.daemon.listening import BACKLOG, SILENT
+from orchestrator.daemon.listening import BACKLOG, IDLE_S, MUTE_LOG
 from orchestrator.daemon.monitoring.cached import Cached, Missing
 from orchestrator.daemon.monitoring.figures import FiguresCollector
 from orchestrator.daemon.monitoring.meter import Meter
@@ -30,8 +30,6 @@ from orchestrator.store.version import check_version
 
 KEEP_CHECK_S: Final = 1.0
 """How long it is believed that the database was there."""
-IDLE_S: Final = 75.0
-"""A connection that carries nothing for longer is closed."""
 ANSWER_WITHIN_S: Final = 1.0
 """How long answers may take that are open when the server closes."""
 
@@ -88,7 +86,7 @@ async def _answering(app: web.Application, bound: socket.socket) -> AsyncIterato
     runner = web.AppRunner(
         app,
         access_log=None,
-        logger=SILENT,
+        logger=MUTE_LOG,
         keepalive_timeout=IDLE_S,
         shutdown_timeout=ANSWER_WITHIN_S,
     )
