@@ -22,7 +22,7 @@ from orchestrator.store.daemons import Beat
 from orchestrator.store.engine import Connection, Database, DatabaseAway, StatementError
 from orchestrator.store.frozen import LONGEST_TRANSACTION
 from orchestrator.store.housekeeping import Swept
-from orchestrator.store.retention import Horizons
+from orchestrator.store.retention import Cutoffs
 
 BEAT_S: Final = 2.0
 SWEEP_EVERY_S: Final = 3600.0
@@ -42,10 +42,10 @@ class Keep:
     commands: timedelta
     ended: timedelta | None
 
-    def before(self, now: datetime) -> Horizons:
+    def before(self, now: datetime) -> Cutoffs:
         """Return before when things are forgotten."""
         ended = None if self.ended is None else now - self.ended
-        return Horizons(events=now - self.events, commands=now - self.commands, ended=ended)
+        return Cutoffs(events=now - self.events, commands=now - self.commands, ended=ended)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from orchestrator.clock import boot_ns
 from orchestrator.daemon.timekeeper import Timekeeper
 from orchestrator.store import retention
 from orchestrator.store.engine import Database, DialectName
-from orchestrator.store.retention import KINDS, Forgotten, Horizons, Kind, Page
+from orchestrator.store.retention import KINDS, Cutoffs, Forgotten, Kind, Page
 
 SPAN: Final = timedelta(hours=6)
 """360 times as fast as time goes by, if a pass begins each minute."""
@@ -43,9 +43,9 @@ class Pruner:
         self,
         database: Database,
         timekeeper: Timekeeper,
-        before: Callable[[datetime], Horizons],
+        before: Callable[[datetime], Cutoffs],
     ) -> None:
-        """`before` returns the horizons at a present."""
+        """`before` returns the cutoffs at a present."""
         self._database = database
         self._timekeeper = timekeeper
         self._before = before
@@ -59,11 +59,11 @@ class Pruner:
         now = await self._database.write(self._timekeeper.look, durable=False)
         if not self._is_calm():
             return
-        horizons = self._before(now)
+        cutoffs = self._before(now)
         for kind in KINDS:
-            horizon = kind.horizon(horizons)
-            if horizon is not None:
-                await self._prune(kind, horizon)
+            cutoff = kind.cutoff(cutoffs)
+            if cutoff is not None:
+                await self._prune(kind, cutoff)
 
     def _is_calm(self) -> bool:
         if self._timekeeper.set_by != self._set_by:
@@ -71,11 +71,11 @@ class Pruner:
             self._calm_ns = boot_ns() + CALM_NS
         return boot_ns() >= self._calm_ns
 
-    async def _prune(self, kind: Kind, horizon: datetime) -> None:
+    async def _prune(self, kind: Kind, cutoff: datetime) -> None:
         """Forget the oldest rows of a kind. Mostly there are none, and one read says so."""
-        if not await self._database.read(retention.is_any_old, kind, horizon):
+        if not await self._database.read(retention.is_any_old, kind, cutoff):
             return
-        page: Page | None = Page(before=horizon, most=self._batch)
+        page: Page | None = Page(before=cutoff, most=self._batch)
         while page is not None:
             began_ns = boot_ns()
             done = await self._database.write(retention.forget, kind, page, durable=False)

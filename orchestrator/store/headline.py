@@ -59,7 +59,8 @@ class Headline:
     starting: int
     stopping: int
     unconverged: int
-    """Not at rest, and not waiting for their time."""
+    """Not at rest, and not waiting for their time: what `convergence` counts, but for a wish that
+    is not read yet and a deadline that has just passed. Both are over in a moment."""
     orphans: int
     """Agents that may run and have no task."""
     is_partial: bool

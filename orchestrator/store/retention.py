@@ -56,7 +56,7 @@ BEGIN: Final[Cursor] = (datetime(2, 1, 1, tzinfo=UTC), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Horizons:
+class Cutoffs:
     """Before when things are forgotten; null: never."""
 
     events: datetime
@@ -93,11 +93,11 @@ class Kind(ABC):
     """Rows of one table that grow old in the same way."""
 
     def __init__(
-        self, at: "Column[datetime]", horizon: Callable[[Horizons], datetime | None]
+        self, at: "Column[datetime]", cutoff: Callable[[Cutoffs], datetime | None]
     ) -> None:
         """`at` tells their age, and by its table which they are."""
         self.at = at
-        self.horizon = horizon
+        self.cutoff = cutoff
 
     @abstractmethod
     def forget(self, connection: Connection, page: Page) -> Forgotten:
@@ -110,11 +110,11 @@ class Plain(Kind):
     def __init__(
         self,
         at: "Column[datetime]",
-        horizon: Callable[[Horizons], datetime | None],
+        cutoff: Callable[[Cutoffs], datetime | None],
         *also: Condition,
     ) -> None:
         """`also`: what must hold of the row beside its age."""
-        super().__init__(at, horizon)
+        super().__init__(at, cutoff)
         key = tuple(at.table.primary_key.columns)
         aged = (at < _BEFORE, *also)
         self._oldest = select(at).where(*aged).order_by(at).limit(1)
@@ -148,13 +148,13 @@ class Judged(Kind):
     def __init__(
         self,
         at: "Column[datetime]",
-        horizon: Callable[[Horizons], datetime | None],
+        cutoff: Callable[[Cutoffs], datetime | None],
         id_: "Column[str]",
         among: FromClause,
         *may_go: Condition,
     ) -> None:
         """`among`: the table, or what it is joined with; all of that is locked."""
-        super().__init__(at, horizon)
+        super().__init__(at, cutoff)
         after = (bindparam("after_at", type_=_TIME), bindparam("after_id", type_=id_.type))
         self._look = (
             select(at, id_)
@@ -211,15 +211,15 @@ class _Tasks(Judged):
 # --- what may go ---
 
 
-def _events(before: Horizons) -> datetime:
+def _events(before: Cutoffs) -> datetime:
     return before.events
 
 
-def _commands(before: Horizons) -> datetime:
+def _commands(before: Cutoffs) -> datetime:
     return before.commands
 
 
-def _ended(before: Horizons) -> datetime | None:
+def _ended(before: Cutoffs) -> datetime | None:
     return before.ended
 
 
@@ -313,11 +313,11 @@ def forget(connection: Connection, kind: Kind, page: Page) -> Forgotten:
     return kind.forget(connection, page)
 
 
-def prune(connection: Connection, before: Horizons, most: int) -> int:
+def prune(connection: Connection, before: Cutoffs, most: int) -> int:
     """Forget what may go of the first page of every kind, in this transaction; return how many."""
     gone = 0
     for kind in KINDS:
-        at = kind.horizon(before)
+        at = kind.cutoff(before)
         if at is not None:
             gone += kind.forget(connection, Page(before=at, most=most)).gone
     return gone

@@ -8,7 +8,7 @@ from orchestrator.daemon.pruner import BATCH, CALM_NS, SPAN, Pruner
 from orchestrator.daemon.timekeeper import Timekeeper
 from orchestrator.store.engine import Database
 from orchestrator.store.engine import now as database_now
-from orchestrator.store.retention import Horizons
+from orchestrator.store.retention import Cutoffs
 from tests.daemon.application import insert
 from tests.daemon.customers import CUSTOMERS, VOLCENGINE
 from tests.daemon.running import Scene, until
@@ -97,8 +97,8 @@ LEFT = """
 # --- one pass
 
 
-def before(now: datetime) -> Horizons:
-    return Horizons(events=now - KEPT, commands=now - KEPT, ended=now - KEPT)
+def before(now: datetime) -> Cutoffs:
+    return Cutoffs(events=now - KEPT, commands=now - KEPT, ended=now - KEPT)
 
 
 async def begin(database: Database) -> tuple[Timekeeper, Pruner]:

@@ -23,7 +23,7 @@ from orchestrator.store import (
 )
 from orchestrator.store.engine import Connection, Database, dialect_of
 from orchestrator.store.queue import Queue, Scope
-from orchestrator.store.retention import Horizons
+from orchestrator.store.retention import Cutoffs
 
 pytestmark = pytest.mark.anyio
 
@@ -110,7 +110,7 @@ TOLD = [
 ]
 QUEUE = Queue("acc", WorkClass.START, Verb.START)
 SCOPE = Scope(most=128, most_polls=128, without=dict.fromkeys(WorkClass, frozenset({"elsewhere"})))
-OLD = Horizons(events=NOW.replace(year=2025), commands=NOW, ended=NOW.replace(year=2025))
+OLD = Cutoffs(events=NOW.replace(year=2025), commands=NOW, ended=NOW.replace(year=2025))
 
 OPERATIONS: Mapping[str, Operation] = {
     "peek": lambda c: queue.peek(c, NOW, SCOPE),

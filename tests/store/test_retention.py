@@ -10,7 +10,7 @@ from sqlalchemy import event
 from orchestrator.store import retention
 from orchestrator.store.engine import Connection, Database, open_database
 from orchestrator.store.engine import now as database_now
-from orchestrator.store.retention import KINDS, TASKS, Forgotten, Horizons, Judged, Kind, Page
+from orchestrator.store.retention import KINDS, TASKS, Cutoffs, Forgotten, Judged, Kind, Page
 from tests.store.claiming import Daemon, inbox, want
 from tests.store.rows import insert, query, quoted, run, update, value
 from tests.store.test_plans import NOW, RESTING, fill, plans, tidy, walks
@@ -27,13 +27,13 @@ async def daemon(database: Database) -> Daemon:
     return await Daemon(database).ready()
 
 
-async def horizons(database: Database, *, ended: bool = True) -> Horizons:
+async def cutoffs(database: Database, *, ended: bool = True) -> Cutoffs:
     now = await database.read(database_now)
-    return Horizons(events=now - KEPT, commands=now - KEPT, ended=now - KEPT if ended else None)
+    return Cutoffs(events=now - KEPT, commands=now - KEPT, ended=now - KEPT if ended else None)
 
 
 async def prune(database: Database, *, ended: bool = True, most: int = MOST) -> int:
-    before = await horizons(database, ended=ended)
+    before = await cutoffs(database, ended=ended)
     return await database.write(retention.prune, before, most)
 
 
@@ -160,9 +160,9 @@ async def test_a_task_goes_with_its_commands_that_would_be_kept_for_longer(daemo
     done = ("done", "'2021-01-01 00:00:00.000000'")
     await settle_commands(daemon.database, **{"of-the-ended": done, "of-the-live": done})
     await end(daemon, "a")
-    before = await horizons(daemon.database)
+    before = await cutoffs(daemon.database)
     long_ago = before.events - timedelta(days=3650)
-    patient = Horizons(events=long_ago, commands=long_ago, ended=before.ended)
+    patient = Cutoffs(events=long_ago, commands=long_ago, ended=before.ended)
     await daemon.database.write(retention.prune, patient, MOST)
     assert await tasks_left(daemon.database) == ["b"]
     left = await query(daemon.database, "SELECT id FROM agent_command")
@@ -255,7 +255,7 @@ async def test_a_wish_that_comes_between_the_look_and_the_lock_is_kept(daemon: D
     await want(database, "a", "b")
     await end(daemon, "a")
     await end(daemon, "b")
-    before = await horizons(database)
+    before = await cutoffs(database)
     assert before.ended is not None
     page = Page(before=before.ended, most=MOST)
 
@@ -446,7 +446,7 @@ async def test_what_stays_does_not_stand_before_what_may_go(daemon: Daemon) -> N
         await end(daemon, id_)
     await run(database, "INSERT INTO task_change (task_id, what) VALUES ('t0', 'run')")
     await run(database, "INSERT INTO task_change (task_id, what) VALUES ('t1', 'run')")
-    before = await horizons(database)
+    before = await cutoffs(database)
     assert before.ended is not None
     page, gone = Page(before=before.ended, most=2), []
     while True:
@@ -461,7 +461,7 @@ async def test_what_stays_does_not_stand_before_what_may_go(daemon: Daemon) -> N
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: str(kind.at))
 async def test_of_what_is_not_there_nothing_goes(database: Database, kind: Kind) -> None:
-    before = (await horizons(database)).events
+    before = (await cutoffs(database)).events
     assert not await database.read(retention.is_any_old, kind, before)
     nothing = await database.write(retention.forget, kind, Page(before=before, most=MOST))
     assert nothing == Forgotten()
@@ -476,7 +476,7 @@ async def test_daemons_that_prune_at_once_wait_for_nobody(postgres_url: str) -> 
     for id_ in ids:
         await end(daemon, id_)
     await fill_events(one)
-    before = await horizons(one)
+    before = await cutoffs(one)
     assert before.ended is not None
     engine = one._rest  # type: ignore[attr-defined]  # a transaction that stays open
     gone = []
