@@ -32,10 +32,9 @@ def tasks(option: Path | None, begun: str) -> Sequence[str]:
 
 async def _tasks(option: Path | None, begun: str) -> Sequence[str]:
     # Only here: accounts need none of it.
-    from orchestrator.commands.reading import opened  # noqa: PLC0415 - see above
-    from orchestrator.store import dossier, version  # noqa: PLC0415 - see above
+    from orchestrator.commands.reading import ask, opened  # noqa: PLC0415 - see above
+    from orchestrator.store import dossier  # noqa: PLC0415 - see above
 
     async with opened(open_part(option)) as database:
         with anyio.fail_after(_PATIENCE_S):
-            await version.check_version(database)
-            return await database.read(dossier.beginning, begun)
+            return await ask(database, dossier.beginning, begun)

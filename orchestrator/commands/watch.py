@@ -19,13 +19,13 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator.clock import boot_ns
-from orchestrator.commands.reading import opened
+from orchestrator.commands.reading import QueryFailed, ask, opened
 from orchestrator.commands.status_page import daemons_line, notes, screen, summary
 from orchestrator.commands.task_board import Lines
 from orchestrator.commands.terminal import console, plain, spell, spell_age
 from orchestrator.config import Config, open_part
-from orchestrator.store import snapshot, version
-from orchestrator.store.engine import Database, DatabaseAway, StatementError
+from orchestrator.store import snapshot
+from orchestrator.store.engine import Database, DatabaseAway
 from orchestrator.store.snapshot import Snapshot, Wanted
 
 REFRESH_S = 0.5
@@ -69,7 +69,7 @@ def watch(option: Path | None, wanted: Wanted) -> None:
 
     Raises:
         ConfigError, SchemaError: as their names say.
-        DatabaseAway: it is away at the start; later it is waited for.
+        DatabaseAway, QueryFailed: it is away at the start; later it is waited for.
     """
     anyio.run(_watch, open_part(option), wanted)
 
@@ -94,9 +94,8 @@ async def _until_told(end: Callable[[], None]) -> None:
 
 
 async def _look(database: Database, wanted: Wanted) -> Snapshot:
-    # Somebody may bring the schema up to date meanwhile.
-    await version.check_version(database)
-    return await database.read(snapshot.take, wanted)
+    # Each time anew: somebody may bring the schema up to date meanwhile.
+    return await ask(database, snapshot.take, wanted)
 
 
 async def follow(look: Callable[[], Awaitable[Snapshot]], seen: Seen) -> None:
@@ -105,7 +104,7 @@ async def follow(look: Callable[[], Awaitable[Snapshot]], seen: Seen) -> None:
         began_ns = boot_ns()
         try:
             seen.answered(await look())
-        except (DatabaseAway, StatementError) as away:  # a statement that took too long, as well
+        except (DatabaseAway, QueryFailed) as away:
             seen.trouble = str(away).partition("\n")[0]
         took_s = (boot_ns() - began_ns) / 1e9
         await anyio.sleep(max(REFRESH_S, _REST * took_s))

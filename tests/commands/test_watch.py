@@ -17,8 +17,9 @@ import pytest
 from rich.console import Console
 
 from orchestrator.commands import watch as watching
+from orchestrator.commands.reading import QueryFailed
 from orchestrator.commands.watch import Log, Seen, follow, silence
-from orchestrator.store.engine import DatabaseAway, StatementError, open_database
+from orchestrator.store.engine import DatabaseAway, open_database
 from orchestrator.store.migrate import upgrade
 from orchestrator.store.snapshot import Snapshot
 from tests.postgres_server import running_server
@@ -50,7 +51,7 @@ async def test_a_database_that_goes_away_is_asked_until_it_is_back(
             case 1:
                 raise DatabaseAway("it went away")
             case 2:
-                raise StatementError("it took too long\n[SQL: SELECT …]")
+                raise QueryFailed("it took too long")
             case 3:
                 return snapshot(totals={"running": 1})
             case _:
