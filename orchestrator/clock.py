@@ -44,10 +44,6 @@ class Anchor:
         """Return their time at our `at_ns`, or a little later."""
         return self.then + timedelta(microseconds=-((self.before_ns - at_ns) // 1000))
 
-    def surely_reached_ns(self, instant: datetime) -> int:
-        """Return our earliest time at which their clock has surely reached `instant`."""
-        return self.after_ns + _ns(instant - self.then)
-
     def surely_before_ns(self, instant: datetime) -> int:
         """Return our latest time at which their clock has surely not passed `instant`."""
         return self.before_ns + _ns(instant - self.then)

@@ -7,7 +7,6 @@ vendors, and of an alphabet that all of them take.
 """
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
-PREFIX_MAX = 6
 INSTALLATION_LENGTH = 5
 RANDOM_LENGTH = 16
 NAME_MAX = 32

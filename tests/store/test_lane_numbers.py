@@ -10,7 +10,7 @@ from orchestrator.daemon.lane_claim import ClaimedLanes
 from orchestrator.store import retention
 from orchestrator.store.engine import Database, StatementError
 from orchestrator.store.engine import now as database_now
-from orchestrator.store.retention import Horizons
+from orchestrator.store.retention import Cutoffs
 from tests.store.rows import insert, query, quoted, run, update, value
 from tests.store.test_lanes import Speaker, end_leases, speaker_to
 
@@ -115,7 +115,7 @@ async def test_numbers_go_on_when_the_last_command_of_a_lane_is_forgotten(
 async def forget_commands(database: Database) -> None:
     """Let the janitor find every command that has ended old enough."""
     now = await database.read(database_now)
-    before = Horizons(events=now, commands=now + timedelta(days=1), ended=None)
+    before = Cutoffs(events=now, commands=now + timedelta(days=1), ended=None)
     await database.write(retention.prune, before, 100)
 
 

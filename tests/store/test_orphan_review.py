@@ -9,7 +9,7 @@ from orchestrator.core.model import Verb
 from orchestrator.core.outcome import Gone
 from orchestrator.store import reported, retention
 from orchestrator.store.engine import Connection, Database, StatementError, now, open_database
-from orchestrator.store.retention import Horizons
+from orchestrator.store.retention import Cutoffs
 from orchestrator.store.schema import vendor_agent
 from tests.store.claiming import Daemon, want
 from tests.store.rows import changes, insert, query, run
@@ -63,7 +63,7 @@ async def test_what_is_ignored_is_forgotten_when_nobody_has_seen_it_for_long(
         await add_orphan(database, id_, phase="ignored", last_seen_at=at)
     await add_orphan(database, "open", last_seen_at="2020-01-01 00:00")
     ended = None if forever else AT
-    before = Horizons(events=AT, commands=AT, ended=ended)
+    before = Cutoffs(events=AT, commands=AT, ended=ended)
     assert await database.write(retention.prune, before, 100) == (0 if forever else 1)
     left = await query(database, "SELECT id FROM orphan_task ORDER BY id")
     assert left == [("old",)] * forever + [("open",), ("young",)]

@@ -13,7 +13,7 @@ from orchestrator.store import housekeeping, reported, retention
 from orchestrator.store.engine import Connection, Database
 from orchestrator.store.engine import now as database_now
 from orchestrator.store.housekeeping import Swept
-from orchestrator.store.retention import Horizons
+from orchestrator.store.retention import Cutoffs
 from tests.store.claiming import OWNER, Daemon, ledger, settled, want
 from tests.store.rows import changes, query, run, update, value
 from tests.store.test_facts import STARTED
@@ -250,7 +250,7 @@ async def test_an_orphan_that_ended_long_ago_is_forgotten(
     await add_orphan(database, "ignored", phase="ignored")
     await database.write(write_down, found("open", stop=True))
     now = await database.read(database_now)
-    before = Horizons(events=now - KEPT, commands=now - KEPT, ended=None if forever else now - KEPT)
+    before = Cutoffs(events=now - KEPT, commands=now - KEPT, ended=None if forever else now - KEPT)
     assert await database.write(retention.prune, before, 100) == (0 if forever else 1)
     left = await query(database, "SELECT id FROM orphan_task ORDER BY id")
     assert ("old",) in left or not forever
