@@ -30,9 +30,9 @@ from tests.loopback_vendor import (
     send,
     server_tls,
     trusting_tls,
-    unused_port,
     vendor,
 )
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.anyio
 
