@@ -24,7 +24,7 @@ LOOK_EVERY_S = 0.05
 SERVICE = "orchestrator"
 BOOT = Path(__file__).with_name("boot.py")
 NAMESPACES = ("--pid", "--mount", "--cgroup", "--uts", "--ipc")
-TOOLS = ("unshare", "nsenter", "setpriv", "mount", "pivot_root", "make")
+TOOLS = ("unshare", "nsenter", "setpriv", "mount", "umount", "pivot_root", "make")
 
 
 def missing() -> list[str]:
@@ -38,8 +38,6 @@ def missing() -> list[str]:
         lacks.append("systemd (it need not run)")
     known = Path("/proc/filesystems").read_text("ascii").split()
     lacks += [f"the file system {kind}" for kind in ("overlay", "cgroup2") if kind not in known]
-    if not lacks and _cgroup_root() is None:
-        lacks.append("a cgroup2 file system that is mounted")
     return lacks
 
 
@@ -119,7 +117,7 @@ def booted(folder: Path, image: Path) -> Iterator[Machine]:
     for name in ("state", "window"):
         (folder / name).mkdir()
     (folder / "window").chmod(0o755)
-    with _control_group(folder.name) as group, (folder / "console").open("wb") as console:
+    with _control_group(folder) as group, (folder / "console").open("wb") as console:
         launcher = _launch(group, folder, image, console.fileno())
         try:
             pid = _first_process(launcher)
@@ -131,18 +129,17 @@ def booted(folder: Path, image: Path) -> Iterator[Machine]:
 
 
 @contextmanager
-def _control_group(name: str) -> Iterator[Path]:
-    root = _cgroup_root()
-    assert root is not None
-    group = root / f"orchestrator-test-{os.getpid()}-{name}"
-    group.mkdir()
-    try:
-        yield group
-    finally:
-        _empty(group)
-        for folder in sorted((p for p in group.rglob("*") if p.is_dir()), reverse=True):
-            folder.rmdir()
-        group.rmdir()
+def _control_group(folder: Path) -> Iterator[Path]:
+    with _cgroup_root(folder / "cgroups") as root:
+        group = root / f"orchestrator-test-{os.getpid()}-{folder.name}"
+        group.mkdir()
+        try:
+            yield group
+        finally:
+            _empty(group)
+            for inner in sorted((p for p in group.rglob("*") if p.is_dir()), reverse=True):
+                inner.rmdir()
+            group.rmdir()
 
 
 def _empty(group: Path) -> None:
@@ -154,12 +151,20 @@ def _empty(group: Path) -> None:
         time.sleep(LOOK_EVERY_S)
 
 
-def _cgroup_root() -> Path | None:
+@contextmanager
+def _cgroup_root(own: Path) -> Iterator[Path]:
+    """Find where this machine has its control groups of version 2; else mount them at `own`."""
     for line in Path("/proc/self/mounts").read_text("utf-8").splitlines():
         _, place, kind, *_ = line.split()
         if kind == "cgroup2" and os.access(place, os.W_OK):
-            return Path(place)
-    return None
+            yield Path(place)
+            return
+    own.mkdir()
+    subprocess.run(["mount", "-t", "cgroup2", "cgroup2", str(own)], check=True)
+    try:
+        yield own
+    finally:
+        subprocess.run(["umount", str(own)], check=True)
 
 
 def _launch(group: Path, folder: Path, image: Path, console: int) -> "subprocess.Popen[bytes]":
