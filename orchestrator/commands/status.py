@@ -1,5 +1,6 @@
 """`orchestrator status`: how everything stands, once, for people or for machines."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -8,6 +9,8 @@ from orchestrator.commands.json_text import to_json
 from orchestrator.commands.reading import read
 from orchestrator.commands.status_page import page
 from orchestrator.commands.terminal import console, width_of
+from orchestrator.config import account_names
+from orchestrator.errors import UsageError
 from orchestrator.store import snapshot
 from orchestrator.store.snapshot import Snapshot, Wanted
 
@@ -16,9 +19,10 @@ def show(option: Path | None, wanted: Wanted) -> None:
     """Print how everything stands, once.
 
     Raises:
-        ConfigError, SchemaError, DatabaseAway: as their names say.
+        UsageError: nobody knows the account that is asked for.
+        ConfigError, SchemaError, DatabaseAway, QueryFailed: as their names say.
     """
-    found = read(option, lambda connection: snapshot.take(connection, wanted))
+    found = _look(option, wanted)
     out = console()
     for line in page(found, width_of(out)):
         out.print(line)
@@ -26,7 +30,25 @@ def show(option: Path | None, wanted: Wanted) -> None:
 
 def print_json(option: Path | None, wanted: Wanted) -> None:
     """Print how everything stands as one JSON object; see `as_json`. Raises as `show`."""
-    typer.echo(as_json(read(option, lambda connection: snapshot.take(connection, wanted))))
+    typer.echo(as_json(_look(option, wanted)))
+
+
+def _look(option: Path | None, wanted: Wanted) -> Snapshot:
+    found = read(option, lambda connection: snapshot.take(connection, wanted))
+    expect_account(found, wanted, account_names(option))
+    return found
+
+
+def expect_account(found: Snapshot, wanted: Wanted, configured: Sequence[str]) -> None:
+    """Raise UsageError if the account that is asked for is in no row and not `configured`.
+
+    All of nothing is as desired: that must not be the answer to a name that is misspelt.
+    """
+    asked = wanted.account
+    if asked is None or asked in configured or found.totals or found.accounts or found.orphans:
+        return
+    known = ", ".join(configured) or "none"
+    raise UsageError(f'--account: nobody knows "{asked}"; the configuration has: {known}')
 
 
 def as_json(found: Snapshot) -> str:

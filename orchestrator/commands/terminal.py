@@ -7,9 +7,11 @@ Rule 3: our ids are never cut where a table is printed once, since they are copi
 """
 
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from itertools import chain
 from typing import Any
 
@@ -56,7 +58,12 @@ _WAITS: Mapping[str, str] = {
 
 
 def console() -> Console:
-    """Return standard output; no colours where it is no terminal, and no edge either."""
+    """Return standard output; no colours where it is no terminal, and no edge either.
+
+    What its encoding cannot say becomes a question mark, and is no end of everything.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     out = Console(highlight=False)
     return out if out.is_terminal else Console(highlight=False, soft_wrap=True)
 

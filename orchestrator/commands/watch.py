@@ -8,7 +8,7 @@ Rule 2: asking takes a fraction of the time, however large the tables are.
 """
 
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -20,10 +20,11 @@ from rich.text import Text
 
 from orchestrator.clock import boot_ns
 from orchestrator.commands.reading import QueryFailed, ask, opened
+from orchestrator.commands.status import expect_account
 from orchestrator.commands.status_page import daemons_line, notes, screen, summary
 from orchestrator.commands.task_board import Lines
 from orchestrator.commands.terminal import console, plain, spell, spell_age
-from orchestrator.config import Config, open_part
+from orchestrator.config import Config, account_names, open_part
 from orchestrator.store import snapshot
 from orchestrator.store.engine import Database, DatabaseAway
 from orchestrator.store.snapshot import Snapshot, Wanted
@@ -68,15 +69,23 @@ def watch(option: Path | None, wanted: Wanted) -> None:
     """Show how everything stands until Ctrl-C or SIGTERM.
 
     Raises:
+        UsageError: nobody knows the account that is asked for.
         ConfigError, SchemaError: as their names say.
         DatabaseAway, QueryFailed: it is away at the start; later it is waited for.
     """
-    anyio.run(_watch, open_part(option), wanted)
+    try:
+        anyio.run(_watch, open_part(option), wanted, account_names(option))
+    except BaseExceptionGroup as ended:
+        # Who read the lines has gone: rich then asks to exit, from inside a task.
+        if ended.split(SystemExit)[1] is not None:
+            raise
+        raise SystemExit(1) from None
 
 
-async def _watch(config: Config, wanted: Wanted) -> None:
+async def _watch(config: Config, wanted: Wanted, configured: Sequence[str]) -> None:
     async with opened(config) as database:
         seen = Seen(await _look(database, wanted))
+        expect_account(seen.snapshot, wanted, configured)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_until_told, tasks.cancel_scope.cancel)
             tasks.start_soon(follow, lambda: _look(database, wanted), seen)

@@ -1,5 +1,8 @@
 """What the commands that look say when the database does not tell."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +13,7 @@ from anyio.from_thread import start_blocking_portal
 
 from orchestrator.commands import completion, explain, status, watch
 from orchestrator.commands.reading import QueryFailed
+from orchestrator.errors import UsageError
 from orchestrator.store.snapshot import Wanted
 
 WANTED = Wanted()
@@ -66,3 +70,40 @@ def test_a_name_that_is_no_text_is_one_line(database_url: str, tmp_path: Path) -
         explain.show(config, NO_TEXT)
     assert len(str(failed.value).splitlines()) == 1
     assert completion.tasks(config, NO_TEXT) == ()
+
+
+@pytest.mark.parametrize("look", [status.show, status.print_json, watch.watch])
+def test_an_account_that_nobody_knows_is_not_as_desired(
+    look: Callable[[Path, Wanted], None], sqlite_url: str, tmp_path: Path
+) -> None:
+    config = config_of(sqlite_url, tmp_path)
+    with config.open("a", encoding="utf-8") as file:
+        file.write('[accounts.main]\nprovider = "zego"\napp_id = 1\nserver_secret = "fake-key"\n')
+    with pytest.raises(UsageError) as wrong:
+        look(config, Wanted(account="mian"))
+    told = '--account: nobody knows "mian"; the configuration has: main'
+    assert str(wrong.value) == told
+
+
+def test_an_account_without_tasks_is_as_desired(
+    sqlite_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_of(sqlite_url, tmp_path)
+    with config.open("a", encoding="utf-8") as file:
+        file.write('[accounts.main]\nprovider = "zego"\napp_id = 1\nserver_secret = "fake-key"\n')
+    status.show(config, Wanted(account="main"))
+    assert "all as desired" in capsys.readouterr().out
+
+
+def test_what_a_terminal_s_encoding_cannot_say_is_a_question_mark(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    config = config_of(sqlite_url, tmp_path)
+    told = subprocess.run(
+        [sys.executable, "-m", "orchestrator", "status", "-c", config],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.startswith("0 tasks ? all as desired ? no orphans\n")

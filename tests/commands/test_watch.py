@@ -137,6 +137,22 @@ def test_elsewhere_it_writes_lines_and_ends_well(
             process.kill()
 
 
+def test_who_stops_reading_ends_it_without_a_word(sqlite_url: str, tmp_path: Path) -> None:
+    config = config_of(sqlite_url, tmp_path)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command(config), stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            lines_until(process.stdout, "0 tasks")
+            process.stdout.close()
+            anyio.run(insert_task, sqlite_url)
+            assert process.wait() == 1
+            assert process.stderr.read() == ""
+        finally:
+            process.kill()
+
+
 def test_a_server_that_is_killed_and_started_again_is_watched_on(tmp_path: Path) -> None:
     with running_server(tmp_path / "server") as server:
         anyio.run(upgrade, server.url())
