@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from orchestrator.changes import READ_ONCE, TAKEN_AT_ONCE, Changes, compare
 from orchestrator.config import Config, understand
 
+ROOT = Path(__file__).parents[1]
 ZEGO = {"provider": "zego", "app_id": 1, "server_secret": "fake-server-secret"}
 VOLCENGINE = {
     "provider": "volcengine",
@@ -45,6 +47,20 @@ def nothing_but(**paths: tuple[str, ...]) -> Changes:
 def test_every_table_is_taken_at_once_or_needs_a_restart() -> None:
     assert {*TAKEN_AT_ONCE, *READ_ONCE} == set(Config.model_fields)
     assert set(TAKEN_AT_ONCE).isdisjoint(READ_ONCE)
+
+
+def test_the_default_configuration_says_of_each_table_what_takes_it() -> None:
+    """Of a group in its heading, or of a table in the line above it."""
+    told: dict[str, str] = {}
+    group, alone = "", ""
+    for line in (ROOT / "config.toml").read_text("utf-8").splitlines():
+        if line.startswith("# ---"):
+            group, alone = "".join(re.findall(r"\((reload|restart)\)", line)), ""
+        elif line in {"# Reload.", "# Restart."}:
+            alone = line.strip("# .").lower()
+        elif table := re.match(r"\[(\w+)", line):
+            told[table[1]], alone = alone or group, ""
+    assert told == dict.fromkeys(TAKEN_AT_ONCE, "reload") | dict.fromkeys(READ_ONCE, "restart")
 
 
 def test_the_same_file_again_is_no_change() -> None:
