@@ -18,7 +18,7 @@ from orchestrator.commands.checks.configuration import judge_configuration
 from orchestrator.commands.checks.database import judge_database
 from orchestrator.commands.checks.finding import Chapter, Finding, Verdict
 from orchestrator.commands.checks.ports import judge_ports
-from orchestrator.commands.checks.unit import judge_unit
+from orchestrator.commands.checks.systemd import judge_unit
 from orchestrator.commands.checks.vendors import judge_vendors
 from orchestrator.commands.reading import opened
 from orchestrator.commands.terminal import console

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.commands.checks.unit import judge_unit, judge_units, parse
+from orchestrator.commands.checks.systemd import judge_unit, judge_units, parse
 
 PLAIN = """\
 Id=orchestrator.service
