@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 
 class MonitoringServer:
-    """What is shown of one daemon.
+    """Serves what one daemon shows of itself, from before it has begun to its end.
 
     Args:
         meter: what it counts.
