@@ -6,7 +6,7 @@ Rule 3: units are part of the name (`_s`, `_ms`, `_days`, `_bytes`); numbers are
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Final, Literal, Self, cast
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -21,6 +21,8 @@ from pydantic_core import PydanticCustomError
 
 from orchestrator.secret import NoSecretError, Place, Secret, find_secret
 
+POSTGRES: Final = "postgresql://"
+
 
 def _find(written: object, info: ValidationInfo) -> Secret:
     if info.context is None:
@@ -33,8 +35,8 @@ def _find(written: object, info: ValidationInfo) -> Secret:
 
 def _find_database(written: object, info: ValidationInfo) -> Secret:
     secret = _find(written, info)
-    if _is_postgres(secret.reveal()):
-        return secret
+    if secret.reveal().startswith(POSTGRES):
+        return _understood(secret)
     scheme, _, rest = secret.reveal().partition(":")
     path = rest.removeprefix("///")
     if scheme == "sqlite" and rest != path and path not in {"", ":memory:"}:
@@ -47,8 +49,8 @@ def _find_database(written: object, info: ValidationInfo) -> Secret:
 
 def _find_postgres(written: object, info: ValidationInfo) -> Secret:
     secret = _find(written, info)
-    if _is_postgres(secret.reveal()):
-        return secret
+    if secret.reveal().startswith(POSTGRES):
+        return _understood(secret)
     raise _told("postgresql://…", _describe(secret.reveal()))
 
 
@@ -58,13 +60,25 @@ def _describe(text: str) -> str:
     return f"a URL that begins with {scheme!r}" if rest else "text that is no URL"
 
 
-def _is_postgres(text: str) -> bool:
-    if not text.startswith("postgresql://"):
-        return False
+def _understood(url: Secret) -> Secret:
+    """Return a Postgres URL that all who read it take for the same."""
+    if _is_clear(url.reveal()):
+        return url
+    expected = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, percent-encoded (@ is %40, / is %2F)"
+    raise _told(expected, "a URL that can be read in more than one way, or in none")
+
+
+def _is_clear(text: str) -> bool:
+    """Return whether it is plain where a Postgres URL's password ends.
+
+    What follows a second @ is the host to some readers. It would be looked for, and be shown.
+    """
     try:
-        return urlsplit(text).port is None or bool(urlsplit(text).hostname)
+        parts = urlsplit(text)
+        has_place = parts.port is None or bool(parts.hostname)
     except ValueError:
         return False
+    return has_place and text.count("@") == parts.netloc.count("@") <= 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -392,6 +392,20 @@ def test_an_account_that_is_there_twice_is_a_mistake(tmp_path: Path) -> None:
         read(tmp_path, VOLCENGINE + VOLCENGINE)
 
 
+@pytest.mark.parametrize(
+    "password",
+    ["fake@word", "fake/word", "fake#word", "fake?word", "12/word", "12?w", "fa[ke"],
+)
+@pytest.mark.parametrize("key", ["url", "listen_url"])
+def test_a_password_that_is_not_encoded_is_a_mistake(
+    tmp_path: Path, key: str, password: str
+) -> None:
+    """Some readers would take its end for the host, look for that, and show it."""
+    (line,) = mistakes(tmp_path, f"[database]\n{key} = 'postgresql://me:{password}@host/db'")
+    assert "percent-encoded (@ is %40, / is %2F)" in line
+    assert password not in line.replace("USER:PASSWORD@HOST:PORT", "")
+
+
 def test_a_password_among_the_parameters_of_a_url_is_secret_too(tmp_path: Path) -> None:
     url = "postgresql://host/db?user=me&password=fake-password"
     config = read(tmp_path, f'[database]\nurl = "{url}"')
