@@ -15,7 +15,7 @@ import structlog
 from orchestrator.clock import boot_ns
 from orchestrator.core.model import WorkClass
 from orchestrator.daemon.lane_settle import CommandSettlement, LaneSettling, settle_lanes
-from orchestrator.store.engine import Database, DatabaseAway
+from orchestrator.store.engine import Database, is_passing
 
 BATCH_MAX: Final = 32
 """New outcomes in one transaction: SQLite's one lock is held for about 2 ms."""
@@ -73,11 +73,11 @@ class LaneSettler:
         """Settle what can be settled now; return the others, after a pause."""
         try:
             left = await self._write(batch)
-        except DatabaseAway as error:
-            log.warning("commands_unsettled", commands=len(batch), error=str(error))
-            await anyio.sleep(AWAY_WAIT_S)
-            return batch
-        except Exception:
+        except Exception as error:
+            if is_passing(error):
+                log.warning("commands_unsettled", commands=len(batch), error=str(error))
+                await anyio.sleep(AWAY_WAIT_S)
+                return batch
             log.exception("commands_unsettled", commands=len(batch))
             left = await self._settle_each(batch)
         if left:
@@ -90,9 +90,9 @@ class LaneSettler:
         for number, one in enumerate(batch):
             try:
                 later += await self._write([one])
-            except DatabaseAway:
-                return [*later, *batch[number:]]
-            except Exception:
+            except Exception as error:
+                if is_passing(error):
+                    return [*later, *batch[number:]]
                 log.exception("outcome_lost", command_id=one.order.flight.command.id)
         return later
 

@@ -19,7 +19,7 @@ import structlog
 from orchestrator.core.model import WorkClass
 from orchestrator.daemon.batches import gather
 from orchestrator.store import facts
-from orchestrator.store.engine import Database, DatabaseAway
+from orchestrator.store.engine import Database, is_passing
 from orchestrator.store.facts import Told
 
 BATCH_MAX: Final[Mapping[str, int]] = {"postgresql": 256, "sqlite": 32}
@@ -112,10 +112,10 @@ class Recorder:
             news = await self._desk.database.read(facts.select_news, told)
             if news:
                 await self._write_news(news)
-        except DatabaseAway as error:
-            self._tell_away(error)
-            return Verdict.BUSY
-        except Exception:
+        except Exception as error:
+            if is_passing(error):
+                self._tell_away(error)
+                return Verdict.BUSY
             log.exception("facts_unwritten", callbacks=len(told))
             return Verdict.FAILED
         self._is_away = False
@@ -128,7 +128,7 @@ class Recorder:
         if concerned:
             self._desk.nudge()
 
-    def _tell_away(self, error: DatabaseAway) -> None:
+    def _tell_away(self, error: Exception) -> None:
         """Say on the edge that the vendors are asked to come again."""
         if not self._is_away:
             log.warning("callbacks_put_off", error=str(error))

@@ -2,7 +2,8 @@
 
 Batches form by themselves: while one is written, the next one gathers.
 
-Rule 1: nothing ends it but `finish`. A database that is away is waited for, without limit.
+Rule 1: nothing ends it but `finish`. A database that is away, or a table that others hold, is
+waited for, without limit.
 Rule 2: an outcome that cannot be written for any other reason keeps no other back.
 """
 
@@ -22,7 +23,7 @@ from orchestrator.daemon.book import Book
 from orchestrator.daemon.call_tally import CallTally
 from orchestrator.daemon.limiter import Action, Limiter
 from orchestrator.daemon.settle import Settlement, Settling, settle
-from orchestrator.store.engine import Database, DatabaseAway
+from orchestrator.store.engine import Database, is_passing
 
 if TYPE_CHECKING:
     from orchestrator.store.accounts import Standing
@@ -89,19 +90,23 @@ class Settler:
         while left:
             try:
                 left = await self._write(left)
-            except DatabaseAway as error:
-                if not self._is_away:
-                    log.warning("settle_failed", outcomes=len(left), error=str(error))
-                self._is_away = True
-                await anyio.sleep(AWAY_WAIT_S)
-                continue
-            except Exception:
+            except Exception as error:
+                if is_passing(error):
+                    await self._put_off(left, error)
+                    continue
                 log.exception("settle_failed", outcomes=len(left))
                 left = await self._settle_each(left)
             self._is_away = False
             if left:
                 await anyio.sleep(LOCKED_WAIT_S)
         self._desk.nudge()
+
+    async def _put_off(self, left: list[Settlement], error: Exception) -> None:
+        """Wait a moment; say so once."""
+        if not self._is_away:
+            log.warning("settle_failed", outcomes=len(left), error=str(error))
+        self._is_away = True
+        await anyio.sleep(AWAY_WAIT_S)
 
     async def _settle_each(self, batch: list[Settlement]) -> list[Settlement]:
         """Settle each outcome alone, so that one that cannot be written keeps no other back.
@@ -113,9 +118,9 @@ class Settler:
         for number, one in enumerate(batch):
             try:
                 later += await self._write([one])
-            except DatabaseAway:
-                return [*later, *batch[number:]]
-            except Exception:
+            except Exception as error:
+                if is_passing(error):
+                    return [*later, *batch[number:]]
                 log.exception("outcome_lost", task_id=one.order.flight.task_id)
         return later
 

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from sqlalchemy import Boolean, Integer, Select, Table, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import SQLAlchemyError as StatementError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -41,6 +41,7 @@ __all__ = [
     "StatementError",
     "Upsert",
     "dialect_of",
+    "is_passing",
     "lock_rows",
     "none_of",
     "now",
@@ -70,6 +71,22 @@ class DatabaseRefuses(DatabaseAway):
     """
 
     exit_code = UsageError.exit_code
+
+
+_IN_THE_WAY: Final = frozenset({"55P03", "40P01", "40001"})
+"""SQLSTATEs of a lock that others hold, of a deadlock, and of a transaction that lost a race."""
+
+
+def is_passing(error: Exception) -> bool:
+    """Return whether nothing is wrong with what was to be written: only the moment was.
+
+    The database is away, or others hold what was needed: a migration, or an application, may lock a
+    whole table for longer than our sessions wait.
+    """
+    if isinstance(error, DatabaseAway):
+        return True
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    return getattr(cause, "sqlstate", None) in _IN_THE_WAY
 
 
 class Database(ABC):

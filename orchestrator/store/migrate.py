@@ -46,14 +46,17 @@ SQLITE_MODE: Final = 0o660
 _PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 """Why a file cannot be made today and perhaps can tomorrow; a path or a right must be put right."""
 _LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('orchestrator ' || :schema, 0))")
-_SCHEMA_EXISTS: Final = text("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = :schema)")
+_MAY_USE: Final = text(
+    "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = :schema"
+)
 LOCK_TIMEOUT: Final = "300ms"
 """Well below the second after which the server looks for deadlocks: where a migration that holds
 one table waits for another that an application holds, the migration is the one that gives way."""
 LOCK_TRIES: Final = 100
 LOCK_REST_S: Final = 0.5
 """Between two tries, for those who had to wait."""
-_LOCK_NOT_AVAILABLE: Final = "55P03"
+_IN_THE_WAY: Final = frozenset({"55P03", "40P01"})
+"""SQLSTATEs of a lock that others hold, and of a deadlock with them."""
 _PATIENT: Final = {
     "application_name": "orchestrator migrate",
     "timezone": "UTC",
@@ -155,7 +158,7 @@ async def _run_patiently(connection: AsyncConnection, schema: str, revision: str
         try:
             await connection.run_sync(_run_postgres, schema, revision)
         except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            if getattr(error.orig, "sqlstate", None) not in _IN_THE_WAY:
                 raise
             await sleep(LOCK_REST_S)
         else:
@@ -171,8 +174,11 @@ async def _run_patiently(connection: AsyncConnection, schema: str, revision: str
 def _run_postgres(connection: Connection, schema: str, revision: str) -> None:
     with connection.begin():
         connection.execute(_LOCK, {"schema": schema})
-        if not connection.execute(_SCHEMA_EXISTS, {"schema": schema}).scalar_one():
+        may_use = connection.execute(_MAY_USE, {"schema": schema}).scalar_one_or_none()
+        if may_use is None:
             connection.exec_driver_sql(f"CREATE SCHEMA {_quoted(schema)}")
+        elif not may_use:  # else the tables would be made among the temporary ones
+            raise DatabaseRefuses(f"this user may not use the schema {schema}")
         connection.exec_driver_sql(f"SET LOCAL search_path TO {_quoted(schema)}, pg_temp")
         _run(connection, revision)
 

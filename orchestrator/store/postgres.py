@@ -52,7 +52,12 @@ SMALLEST_POOL: Final = 3
 REFUSALS: Final = frozenset({"28000", "28P01", "3D000", "42501"})
 """SQLSTATEs that waiting will not mend: user, password, database, a right (Appendix A of the
 PostgreSQL documentation)."""
-LOCK_NOT_AVAILABLE: Final = "55P03"
+_BAD_URL: Final = frozenset({"42704", "22023", "55P02"})
+"""The same at a connect: a parameter that there is not, its value, one that cannot be set."""
+_READ_ONLY: Final = "25006"
+"""A standby, or a server that is about to hand over."""
+_SHORTAGES: Final = ("53", "58")
+"""Classes of SQLSTATEs that tell of the server and of no statement: a full disk, no memory."""
 
 _DURABLE: Final = """
     SELECT set_config('synchronous_commit', 'on', false)
@@ -75,7 +80,6 @@ class PostgresDatabase(Database):
             message = f"database.pool_size: expected at least {SMALLEST_POOL}, found {pool_size}"
             raise UsageError(message)
         kept = max(1, pool_size // 4)
-        self._name = _spell_url(url)
         self._stop = _create_bound_engine(url, schema, kept)
         self._listening = _create_bound_engine(url, schema, kept)
         self._rest = _create_bound_engine(url, schema, pool_size - 2 * kept)
@@ -118,17 +122,17 @@ class PostgresDatabase(Database):
         try:
             return await connection.run_sync(operation, *args)
         except DBAPIError as error:
-            if not error.connection_invalidated:
+            trouble = find_server_trouble(error, engine.url)
+            if trouble is None:
                 raise
-            raise self._lost(error.orig) from error
+            if _sqlstate(error.orig) == _READ_ONLY:
+                await connection.invalidate()  # by the same name another server may answer now
+            raise trouble from error
         except (OSError, asyncpg.InterfaceError) as error:
-            raise self._lost(error) from error
+            raise _lost(error, engine.url) from error
         finally:
             with anyio.CancelScope(shield=True):
                 await connection.close()
-
-    def _lost(self, cause: BaseException | None) -> DatabaseAway:
-        return DatabaseAway(f"{self._name}: the connection was lost: {_spell(cause)}")
 
 
 def _spell_url(url: URL) -> str:
@@ -168,20 +172,36 @@ async def connect(engine: AsyncEngine) -> AsyncConnection:
     except (DBAPIError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         message = f"{_spell_url(engine.url)}: {_spell(cause)}"
-        raise (DatabaseRefuses if _refuses(cause) else DatabaseAway)(message) from error
+        is_final = _refuses(cause) or _is_misconfigured(cause)
+        raise (DatabaseRefuses if is_final else DatabaseAway)(message) from error
 
 
 def find_server_trouble(error: DBAPIError, url: URL) -> DatabaseAway | None:
-    """Return the trouble with the server that a migration's error tells of; null: none of it."""
+    """Return the trouble with the whole server that an error tells of; null: none of it.
+
+    What is the server's must not be taken for a row's: an outcome waits for a disk with room.
+    """
+    if error.connection_invalidated:
+        return _lost(error.orig, url)
     message = f"{_spell_url(url)}: {_spell(error.orig)}"
     if _refuses(error.orig):
         return DatabaseRefuses(message)
-    is_away = error.connection_invalidated or _sqlstate(error.orig) == LOCK_NOT_AVAILABLE
-    return DatabaseAway(message) if is_away else None
+    state = _sqlstate(error.orig) or ""
+    return DatabaseAway(message) if state == _READ_ONLY or state[:2] in _SHORTAGES else None
+
+
+def _lost(cause: BaseException | None, url: URL) -> DatabaseAway:
+    return DatabaseAway(f"{_spell_url(url)}: the connection was lost: {_spell(cause)}")
 
 
 def _refuses(cause: BaseException | None) -> bool:
     return _sqlstate(cause) in REFUSALS
+
+
+def _is_misconfigured(cause: BaseException | None) -> bool:
+    """Return whether the URL asks for what there is not, says the driver or the server."""
+    driver = getattr(cause, "__cause__", None)  # SQLAlchemy's error has the driver's below it
+    return isinstance(driver, asyncpg.ClientConfigurationError) or _sqlstate(cause) in _BAD_URL
 
 
 def _sqlstate(cause: BaseException | None) -> str | None:
@@ -206,6 +226,7 @@ def create_postgres_engine(
         json_serializer=write_json,
         json_deserializer=read_json,
         connect_args={
+            "dsn": url.render_as_string(hide_password=False),
             "timeout": CONNECT_TIMEOUT_S,
             "command_timeout": reply_timeout_s,
             "prepared_statement_cache_size": 512,
@@ -224,9 +245,9 @@ def _create_bound_engine(url: URL, schema: str, pool_size: int) -> AsyncEngine:
 
 
 def _driver_url(url: URL) -> URL:
-    """Return the URL for asyncpg, which calls libpq's `sslmode` `ssl`."""
-    query = {("ssl" if key == "sslmode" else key): value for key, value in url.query.items()}
-    return url.set(drivername="postgresql+asyncpg", query=query)
+    """Return the URL without most of its parameters, which asyncpg itself reads as libpq does."""
+    place = {key: value for key, value in url.query.items() if key in {"host", "port"}}
+    return url.set(drivername="postgresql+asyncpg", query=place)
 
 
 def _set_durability(driver: Any, _record: Any) -> None:

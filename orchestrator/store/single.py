@@ -19,15 +19,16 @@ from orchestrator.errors import OrchestratorError, UsageError
 def hold_single_daemon(path: Path, name: str) -> Iterator[None]:
     """Hold the database file for the daemon `name` while the context lasts.
 
-    Raises UsageError with the holder's name, process id, host and time if another holds it, and
-    OrchestratorError if the lock file cannot be written.
+    Raises UsageError with the holder's name, process id, host and time if another holds it, or if
+    the lock file is one that this user may not write; OrchestratorError if it cannot be written.
     """
     lock = path.with_name(f"{path.name}.lock")
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+    except PermissionError as error:
+        raise UsageError(f"cannot hold the database: {error}") from error
     except OSError as error:
-        message = f"cannot hold the database: {error}"
-        raise OrchestratorError(message) from error
+        raise OrchestratorError(f"cannot hold the database: {error}") from error
     try:
         _take(descriptor, path)
         _sign(descriptor, name)

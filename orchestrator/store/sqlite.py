@@ -8,6 +8,7 @@ Rule 1: a write begins with BEGIN IMMEDIATE: who has begun has the lock and will
 Rule 2: the file is never created here; `migrate` does that.
 """
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ LONGEST_PAUSE_S: Final = 0.002
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _AWAY: Final = frozenset(
     {
+        sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_CANTOPEN,
@@ -118,9 +120,7 @@ class _Seat:
             self._connection = None
 
     def _open(self) -> Connection:
-        if not self._path.exists():
-            message = f"there is no database at {self._path}: run `orchestrator migrate`"
-            raise SchemaError(message)
+        _find_file(self._path)
         connection = create_sqlite_engine(self._path).connect()
         for pragma in self._pragmas:
             connection.exec_driver_sql(pragma)
@@ -221,13 +221,31 @@ def _as_text(stored: bytes) -> str:
     return str(stored, "utf-8", "replace")
 
 
+def _find_file(path: Path) -> None:
+    """Raise SchemaError if there is no file, DatabaseRefuses if one may not even look for it."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        message = f"there is no database at {path}: run `orchestrator migrate`"
+        raise SchemaError(message) from None
+    except OSError as error:
+        raise DatabaseRefuses(f"{path}: {error.strerror}") from error
+
+
 def find_file_trouble(error: DBAPIError | sqlite3.Error, path: Path) -> DatabaseAway | None:
     """Return the trouble with the file that an error tells of; null: it tells of something else."""
     message = f"{path}: {_driver_error(error)}"
     code = _primary_code(error)
+    if code == sqlite3.SQLITE_CANTOPEN and _is_closed(path):
+        return DatabaseRefuses(f"{message}: this user may not read and write it")
     if code in _REFUSED:
         return DatabaseRefuses(message)
     return DatabaseAway(message) if code in _AWAY else None
+
+
+def _is_closed(path: Path) -> bool:
+    """Return whether a file that is there cannot be opened for want of a right."""
+    return path.exists() and not os.access(path, os.R_OK | os.W_OK)
 
 
 def driver_of(connection: Connection) -> sqlite3.Connection:

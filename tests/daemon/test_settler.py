@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
@@ -186,6 +187,20 @@ async def test_outcomes_survive_a_file_that_somebody_locks_for_too_long(
         monkeypatch.setattr(sqlite, "LOCK_WAIT_S", 0.05)
         stranger.execute("BEGIN IMMEDIATE")
         await settle_while_away(bench, order, partial(stranger.execute, "ROLLBACK"))
+    assert await status(database, "a", "reason") == ("E",)
+    await database.close()
+
+
+async def test_outcomes_survive_a_table_that_somebody_holds(postgres_url: str) -> None:
+    """As a migration does, or an application: for longer than our sessions wait."""
+    database = open_database(postgres_url)
+    bench = Bench(await Daemon(database).ready())
+    (order,) = await bench.claim("a")
+    holder = await asyncpg.connect(postgres_url)
+    held = holder.transaction()
+    await held.start()
+    await holder.execute("LOCK TABLE agent_event IN ACCESS EXCLUSIVE MODE")
+    await settle_while_away(bench, order, holder.terminate)
     assert await status(database, "a", "reason") == ("E",)
     await database.close()
 
