@@ -52,6 +52,9 @@ BLOCKED_WAIT: Final = timedelta(milliseconds=20)
 """Work is there, and others hold it."""
 AWAY_WAIT_S: Final = 0.5
 
+ALONE_NS_MAX: Final = 5_000_000_000
+"""For claiming lanes task by task, after their batch has failed, as in `scheduler`."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -220,7 +223,10 @@ class LaneScheduler:
         except Exception:
             log.exception("lanes_failed", lanes=len(candidates))
         claimed = ClaimedLanes()
+        give_up_ns = boot_ns() + ALONE_NS_MAX
         for id_ in dict.fromkeys(one.task_id for one in candidates):
+            if boot_ns() > give_up_ns:
+                break  # the others are as due in the next pass
             some = [one for one in candidates if one.task_id == id_]
             try:
                 one = await self._claim_once(some, tickets, room)

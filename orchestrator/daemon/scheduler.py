@@ -51,6 +51,11 @@ BLOCKED_WAIT: Final = timedelta(milliseconds=50)
 """Work is there and cannot be claimed: others hold it, or its class is full."""
 AWAY_WAIT_MAX_S: Final = 2.0
 
+ALONE_NS_MAX: Final = 5_000_000_000
+"""For claiming rows one by one, after their batch has failed. Where somebody holds a table, each of
+them waits as long as our sessions wait for a lock, and a loop that does not turn is taken for dead.
+"""
+
 log = structlog.get_logger(__name__)
 
 
@@ -210,7 +215,10 @@ class Scheduler:
         except Exception:
             log.exception("claim_failed", rows=len(wanted.ids))
         claimed = Claimed()
+        give_up_ns = boot_ns() + ALONE_NS_MAX
         for id_ in wanted.ids:
+            if boot_ns() > give_up_ns:
+                break  # the others are as due in the next pass
             try:
                 one = await self._claim_once(Wanted(ids=[id_]), tickets, room)
             except DatabaseAway:

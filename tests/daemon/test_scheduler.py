@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import anyio
+import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
@@ -207,6 +208,28 @@ async def test_a_row_is_claimed_soon_after_what_broke_it_is_mended(bench: Bench)
             await run(bench.database, "DROP INDEX one_agent")
             with anyio.fail_after(10):  # it was left alone for 60 s once
                 await bench.wait_for_running("bad")
+
+
+async def test_the_loop_turns_while_somebody_holds_a_table(postgres_url: str) -> None:
+    """Each row alone waits a second for it: who tried them all would be taken for dead."""
+    database = open_database(postgres_url)
+    holder = await asyncpg.connect(postgres_url)
+    ids = [f"t{number}" for number in range(9)]  # the vendor takes ten
+    async with open_bench(database) as bench:
+        await bench.want(*ids)
+        await holder.execute("BEGIN; LOCK TABLE vendor_agent IN ACCESS EXCLUSIVE MODE")
+        has_turned = anyio.Event()
+        bench.pulse.on_turn(has_turned.set)
+        with capture_logs() as lines:
+            async with bench.turning():
+                await has_turned.wait()
+                told = [line["event"] for line in lines]
+                await holder.execute("COMMIT")
+                await bench.wait_for_running(*ids)
+    await holder.close()
+    await database.close()
+    assert "claim_failed" in told
+    assert 0 < told.count("row_failed") < len(ids)
 
 
 # --- a database that is away
