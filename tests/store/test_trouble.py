@@ -78,6 +78,29 @@ async def test_a_server_that_only_reads_is_away_until_it_writes(postgres_url: st
 
 
 @pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("53100", DatabaseAway),  # its disk is full
+        ("53200", DatabaseAway),  # its memory
+        ("58030", DatabaseAway),  # it cannot read or write
+        ("42501", DatabaseRefuses),  # a right
+        ("23505", StatementError),  # two rows of one key
+        ("57014", StatementError),  # a statement that took too long
+        ("42704", StatementError),  # at a connect this is the URL's
+    ],
+)
+async def test_whose_trouble_an_error_is(
+    postgres_url: str, state: str, expected: type[Exception]
+) -> None:
+    database = open_database(postgres_url)
+    told = f"DO $$ BEGIN RAISE EXCEPTION 'trouble' USING ERRCODE = '{state}'; END $$"
+    with pytest.raises(expected, match="trouble") as raised:
+        await database.write(lambda connection: connection.execute(plain(told)))
+    assert isinstance(raised.value, DatabaseRefuses) == (expected is DatabaseRefuses)
+    await database.close()
+
+
+@pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
         ("connect_timeout=3", 'unrecognized configuration parameter "connect_timeout"'),
