@@ -4,14 +4,13 @@ Rule 1: the only file that names the concrete classes: the vendors' adapters, th
 Rule 2: it builds and wires; it does no I/O. Opening a connection is left to its first use.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Final, assert_never
 
-from orchestrator import log, settings
-from orchestrator.changes import Changes, compare
-from orchestrator.config import Config, open_config
+from orchestrator import settings
+from orchestrator.config import Config
 from orchestrator.core.model import Account
 from orchestrator.daemon.book import AccountRuntime, Keys
 from orchestrator.daemon.janitor import Keep
@@ -23,6 +22,7 @@ from orchestrator.providers.base import Provider
 from orchestrator.providers.tencent import Tencent
 from orchestrator.providers.volcengine import Volcengine
 from orchestrator.providers.zego import Zego
+from orchestrator.reload import Reload
 from orchestrator.secret import Secret
 from orchestrator.store.engine import Database, open_database
 from orchestrator.wake.base import Waker
@@ -58,7 +58,7 @@ def build(config: Config, redactor: Redactor, abandoned: Iterable[str] = ()) -> 
         owner_prefix=config.daemon.owner_prefix,
         database=database,
         keys=build_keys(config),
-        reload=_Reload(config, redactor),
+        reload=Reload(config, redactor, build_keys),
         redact=redactor.clean,
         open_waker=_choose_waker(config.database, database),
         notified=database.dialect == "postgresql" and config.database.wake == "notify",
@@ -82,47 +82,6 @@ def build_keys(config: Config) -> Keys:
         secrets=reveal_secrets(config),
         stops_foreign=config.orphans.foreign == "stop",
     )
-
-
-class _Reload:
-    """Reads the file again at each call, and says what is different.
-
-    Raises ConfigError if the file is wrong: then nothing of it is taken.
-    """
-
-    def __init__(self, running: Config, redactor: Redactor) -> None:
-        self._running = running
-        self._last = running
-        self._redactor = redactor
-
-    def __call__(self) -> Keys:
-        """Return the accounts, secrets and the rest that a reload may change."""
-        fresh = open_config(self._running.path)
-        keys = build_keys(fresh)
-        self._redactor.learn(fresh.secret_values)
-        if fresh.log != self._last.log:
-            log.configure(fresh.log, self._redactor)
-        _say_changes(compare(self._running, self._last, fresh), sorted(fresh.accounts))
-        for warning in fresh.warnings:
-            if warning not in self._last.warnings:
-                log.logger(__name__).warning("configuration", message=warning)
-        self._last = fresh
-        return keys
-
-
-def _say_changes(changes: Changes, accounts: Sequence[str]) -> None:
-    say = log.logger(__name__)
-    say.info(
-        "reloaded",
-        accounts=accounts,
-        added=list(changes.added),
-        removed=list(changes.removed),
-        changed=list(changes.changed),
-        message="nothing has changed" if changes.is_nothing else "taken from now on",
-    )
-    if changes.needs_restart:
-        message = "these have another value than this daemon runs with: restart it to take them"
-        say.warning("needs_restart", keys=list(changes.needs_restart), message=message)
 
 
 def build_database(config: Config) -> Database:
