@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, Self, cast
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,6 +23,8 @@ from pydantic_core import PydanticCustomError
 from orchestrator.secret import NoSecretError, Place, Secret, find_secret
 
 POSTGRES: Final = "postgresql://"
+LONGEST_S: Final = 31_536_000
+"""A year: what is added to a time must stay one."""
 
 
 def _find(written: object, info: ValidationInfo) -> Secret:
@@ -112,6 +115,18 @@ def _address(written: object) -> Address:
         raise _told("HOST:PORT, for example 127.0.0.1:8787", repr(written)) from wrong
 
 
+def _place(endpoint: str) -> str:
+    """Return an endpoint that can be called: the host is a name, and the port one of 65535."""
+    try:
+        parts = urlsplit(endpoint)
+        is_callable = parts.port != 0 and bool((parts.hostname or "").encode("idna"))
+    except ValueError:
+        is_callable = False
+    if is_callable:
+        return endpoint
+    raise _told("http(s)://HOST or http(s)://HOST:PORT", repr(endpoint))
+
+
 def _told(expected: str, found: str) -> PydanticCustomError:
     """Return a mistake in our own words; neither text may hold a secret."""
     words: dict[str, object] = {"expected": expected, "found": found}
@@ -122,7 +137,11 @@ SecretKey = Annotated[Secret, PlainValidator(_find)]
 DatabaseUrl = Annotated[Secret, PlainValidator(_find_database)]
 PostgresUrl = Annotated[Secret, PlainValidator(_find_postgres)]
 Listen = Annotated[Address, PlainValidator(_address)]
-Endpoint = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+$")]
+Endpoint = Annotated[
+    str,
+    StringConstraints(pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+$"),
+    AfterValidator(_place),
+]
 AccountName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -198,11 +217,11 @@ class Database(Table):
 class AccountBase(Table):
     """What every account has, whichever vendor it is at."""
 
-    max_duration_s: Positive | None = None
+    max_duration_s: int | None = Field(None, ge=1, le=LONGEST_S)
     """Seconds after which an agent is stopped, whatever its row says. Empty: no limit of ours."""
-    max_agents: Positive | None = None
+    max_agents: int | None = Field(None, ge=1, le=1_000_000)
     """Agents at a time. Empty: no limit of ours; the vendor's still holds."""
-    start_within_s: Positive = 3600
+    start_within_s: int = Field(3600, ge=1, le=LONGEST_S)
     """Seconds after which a start that has not happened is not wanted any more: an hour-old row
     must not start a call at night."""
     call_timeout_ms: int = Field(10_000, ge=100, le=60_000)

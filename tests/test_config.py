@@ -406,6 +406,31 @@ def test_a_password_that_is_not_encoded_is_a_mistake(
     assert password not in line.replace("USER:PASSWORD@HOST:PORT", "")
 
 
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://host:99999",
+        "http://host:0",
+        "http://[::",
+        "http://host:a:b",
+        "http://..",
+        "http://:80",
+    ],
+)
+def test_an_endpoint_that_nobody_could_call_is_a_mistake(tmp_path: Path, endpoint: str) -> None:
+    (line,) = mistakes(tmp_path, f"{VOLCENGINE}endpoint = '{endpoint}'\n")
+    assert line == (
+        "accounts.main.endpoint: expected http(s)://HOST or http(s)://HOST:PORT, "
+        f"found '{endpoint}'"
+    )
+
+
+@pytest.mark.parametrize("key", ["max_duration_s", "start_within_s", "max_agents"])
+def test_a_number_that_no_time_or_count_can_hold_is_a_mistake(tmp_path: Path, key: str) -> None:
+    (line,) = mistakes(tmp_path, f"{VOLCENGINE}{key} = {10**18}\n")
+    assert f"accounts.main.{key}: expected at most " in line
+
+
 def test_a_password_among_the_parameters_of_a_url_is_secret_too(tmp_path: Path) -> None:
     url = "postgresql://host/db?user=me&password=fake-password"
     config = read(tmp_path, f'[database]\nurl = "{url}"')
