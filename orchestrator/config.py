@@ -222,6 +222,8 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8-sig"))
     except tomllib.TOMLDecodeError as wrong:
         raise ConfigError(f"{path}: expected TOML, found a mistake: {wrong}") from wrong
+    except RecursionError:
+        raise ConfigError(f"{path}: expected TOML, found it nested too deeply") from None
     except UnicodeDecodeError as wrong:
         raise ConfigError(f"{path}: expected UTF-8 text, found other bytes") from wrong
     except OSError as wrong:

@@ -77,8 +77,8 @@ async def test_a_reload_with_one_mistake_takes_nothing(sqlite_scene: Scene) -> N
     kept = scene.settings["accounts"].pop(ZEGO.name)
     scene.account(TENCENT)["secret_key"] = {"credential": "fake_absent"}
     refused = await reload(scene, daemon, "reload_refused")
-    assert f"accounts.{TENCENT.name}.secret_key: expected the systemd credential" in (
-        refused["error"]
+    assert (
+        f"accounts.{TENCENT.name}.secret_key: expected the systemd credential" in (refused["error"])
     )
     assert daemon.events(LINE) == []
     await scene.ask_for(ZEGO, "still-there")
@@ -164,3 +164,17 @@ async def test_a_signal_to_end_is_heard_while_a_reload_awaits_the_database(
         await until(draining, daemon.describe)
         way.is_half_open = False
         assert await daemon.ended() == 0
+
+
+async def test_a_file_that_cannot_be_read_at_all_ends_no_daemon(scene: Scene) -> None:
+    daemon = await scene.start_daemon()
+    config = scene.write_config("one")
+    config.write_text(f"daemon = {'[' * 9_999}", "utf-8")
+
+    async def refused() -> bool | None:
+        return True if daemon.events("reload_refused") else None
+
+    daemon.process.send_signal(signal.SIGHUP)
+    await until(refused, daemon.describe)
+    await scene.app.write(task(VOLCENGINE, "a"))
+    await scene.wait("a", phase="running")
