@@ -9,7 +9,6 @@ Rule 2: who runs under none has a `Notifier` too, to which nobody listens.
 """
 
 import socket
-from contextlib import suppress
 from typing import Final
 
 from orchestrator.clock import monotonic_us
@@ -33,9 +32,12 @@ class Notifier:
         self.watchdog_s = watchdog_s if address else None
         self.is_heard = address is not None
 
-    def ready(self) -> None:
-        """Say that the start, or a reload, is finished."""
-        self._tell("READY=1")
+    def ready(self) -> bool:
+        """Say that the start, or a reload, is finished. Return false if it is to be said again.
+
+        A service manager that is busy takes no more messages, and no later one tells of this.
+        """
+        return self._tell("READY=1")
 
     def reloading(self) -> None:
         """Say that a reload begins; `ready` ends it. From systemd 253 on the time is asked for."""
@@ -59,12 +61,23 @@ class Notifier:
             self._said = line
             self._tell(f"STATUS={line}")
 
-    def _tell(self, *lines: str) -> None:
+    def _tell(self, *lines: str) -> bool:
+        """Return whether it was told, as far as anybody is there to be told."""
         if self._address is None:
-            return
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as telling:
+            return True
+        try:
+            self._send("\n".join(lines).encode(), self._address)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    @staticmethod
+    def _send(message: bytes, address: str) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as telling:
             telling.settimeout(0)
-            telling.sendto("\n".join(lines).encode(), self._address)
+            telling.sendto(message, address)
 
 
 def _spell_abstract(address: str) -> str:

@@ -58,8 +58,7 @@ class Service:
 
     def _on_turn(self) -> None:
         if not self._is_ready and self._pulse.ready.is_set():
-            self._is_ready = True
-            self._notifier.ready()
+            self._is_ready = self._notifier.ready()
         if self._every_ns is None:
             return
         # Every loop has turned since the last sign, and that sign is old enough.

@@ -103,6 +103,22 @@ def test_the_environment_says_who_listens(
 
 
 @pytest.mark.anyio
+async def test_ready_is_said_again_to_who_was_too_busy_to_hear_it(
+    listener: Listener, database: Database
+) -> None:
+    pulse, notifier = Pulse(), Notifier(listener.address, None)
+    Service(notifier, pulse, database, lambda: False)
+    while notifier.ready():  # until nothing more is taken
+        pass
+    for loop in Loop:
+        pulse.turn(loop, passed=True)
+    listener.heard()
+    pulse.turn(Loop.TASKS, passed=True)
+    pulse.turn(Loop.TASKS, passed=True)
+    assert listener.heard() == ["READY=1"]
+
+
+@pytest.mark.anyio
 async def test_ready_is_said_once_after_each_loop_has_passed(
     listener: Listener, database: Database
 ) -> None:
