@@ -31,6 +31,8 @@ def say_percentiles(samples: Sequence[float]) -> str:
 
 
 def say_median(samples: Sequence[float], spec: str = ".2f") -> str:
-    """Return `median (least to most)`."""
+    """Return `median (least to most)`; in words, if the time was too short for one."""
+    if not samples:
+        return "nothing was measured"
     least, most = min(samples), max(samples)
     return f"{median(samples):{spec}} ({least:{spec}} to {most:{spec}})"

@@ -21,6 +21,8 @@ NEWEST, OLDEST = "pginstall18", "pginstall"
 """The wheel's two servers, each by the name of its folder."""
 FAST = ("fsync=off", "full_page_writes=off", "max_connections=200")
 """For tests that lose no power."""
+HELD = "pre-existing shared memory block"
+"""What a server says that ends because another one's backends still live."""
 
 
 class PostgresServer:
@@ -32,6 +34,8 @@ class PostgresServer:
         self._binaries = binaries(build)
         self._data = directory / "data"
         self._log = directory / "log"
+        self._launched_at = 0
+        """Where the log of the present process begins."""
         self._settings = settings
         self.port = unused_port()
         self.process: subprocess.Popen[bytes] | None = None
@@ -55,10 +59,27 @@ class PostgresServer:
             raise RuntimeError((done.stdout + done.stderr).decode(errors="replace"))
 
     def start(self) -> None:
-        """Start it, and return when it answers. Raises RuntimeError with its log if it does not."""
+        """Start it, and return when it answers. Raises RuntimeError with its log if it does not.
+
+        After a `kill` it waits for the backends, which notice a moment later that they are alone:
+        until then they hold the shared memory, and a new server ends at once.
+        """
+        deadline = time.monotonic() + START_TIMEOUT_S  # noqa: TID251 - a process is waited for
+        self.process = self._launch()
+        while not self._answers():
+            has_ended = self.process.poll() is not None
+            said = self._log.read_bytes()[self._launched_at :].decode(errors="replace")
+            is_over = time.monotonic() > deadline  # noqa: TID251 - see above
+            if is_over or (has_ended and HELD not in said):
+                raise RuntimeError(said)
+            if has_ended:
+                self.process = self._launch()
+
+    def _launch(self) -> "subprocess.Popen[bytes]":
         settings = [word for setting in self._settings for word in ("-c", setting)]
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self._launched_at = log.tell()
+            return subprocess.Popen(
                 [
                     *(*_prefix(), str(self._binaries / "postgres"), "-D", str(self._data)),
                     *("-p", str(self.port), "-k", str(self._data)),
@@ -67,10 +88,6 @@ class PostgresServer:
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + START_TIMEOUT_S  # noqa: TID251 - a process is waited for
-        while not self._answers():
-            if self.process.poll() is not None or time.monotonic() > deadline:  # noqa: TID251 - see above
-                raise RuntimeError(self._log.read_text(errors="replace"))
 
     def kill(self) -> None:
         """End it as a power cut would."""

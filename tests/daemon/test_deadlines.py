@@ -281,9 +281,11 @@ async def test_a_deadline_of_a_start_that_nobody_answered(scene: Scene) -> None:
     await scene.start_daemon()
     for customer in customers:
         await scene.vendors.script(customer.start, "hang")
-    soon = scene.app.in_seconds(1)
-    await scene.app.write(*(task(one, f"hung-{one.name}", stop_at=soon) for one in customers))
+    ids = [f"hung-{one.name}" for one in customers]
+    await scene.app.write(*(task(one, id_) for one, id_ in zip(customers, ids, strict=True)))
     await scene.wait_for_faults()
+    soon = scene.app.in_seconds(1)
+    await scene.app.write(*(update_task(id_, stop_at=soon) for id_ in ids))
     for one in customers:
         await scene.wait(f"hung-{one.name}", phase="stopped", end_reason="deadline")
         (agent,) = await scene.ledger(f"hung-{one.name}")

@@ -215,24 +215,6 @@ async def test_the_loop_wakes_up_when_a_slot_opens(database: Database) -> None:
     assert [wait for wait in bench.seat.timeouts if BLOCKED_WAIT < wait < LONGEST_WAIT]
 
 
-@pytest.mark.parametrize("is_together", [False, True])
-async def test_parked_presses_leave_in_the_order_in_which_they_came(
-    database: Database, *, is_together: bool
-) -> None:
-    """Also those that one look finds together, and parks at one and the same time."""
-    users = ["zz", "mm", "aa"]
-    some = [press(id_, id_) for id_ in users]
-    async with open_bench(database, zego=TAKES_ALL) as bench:
-        await bench.talk_to(*users)
-        async with bench.turning({START: 1}):
-            for together in [some] if is_together else [[one] for one in some]:
-                await run(database, *together)
-            for id_ in users:
-                await wait_until_done(database, id_)
-    sent = await query(database, "SELECT id FROM agent_command ORDER BY sent_at")
-    assert [id_ for (id_,) in sent] == users
-
-
 # --- trouble
 
 

@@ -166,6 +166,9 @@ async def test_a_denied_account_waits_and_is_tried_when_the_operator_says_so(sce
 
 
 async def test_zego_s_template_is_registered_then_updated(scene: Scene) -> None:
+    # One call here is three requests, each of which may wait for a slot of its own.
+    scene.account(ZEGO)["call_timeout_ms"] = 10_000
+    scene.settings["leases"]["ttl_s"] = 15
     await scene.vendors.turn(zego_agents_registered=False)
     await scene.start_daemon()
     template = {

@@ -255,6 +255,18 @@ async def test_slots_go_to_who_has_waited_longest(database: Database) -> None:
     assert sent == [["zz"], ["mm"], ["aa"]]
 
 
+async def test_who_is_parked_together_keeps_the_order_in_which_they_came(
+    database: Database,
+) -> None:
+    users = ["zz", "mm", "aa", "ff", "bb"]
+    speaker = await speaker_to(database, *users)
+    for task_id in users:
+        await press_of(speaker, task_id)
+    assert (await speaker.claim({START: []})).orders == []
+    assert [task_id for task_id, _ in await parked(speaker)] == users
+    assert await tasks_found(speaker) == users
+
+
 async def test_fresh_presses_come_before_those_that_were_put_off(database: Database) -> None:
     """Those that the vendor refused for the moment would use up every slot there is."""
     speaker = await speaker_to(database, "again", "fresh")
