@@ -11,6 +11,7 @@ from typing import Final, assert_never
 
 from orchestrator.core import backoff
 from orchestrator.core.action import Action, Call, Forget, Wait
+from orchestrator.core.incarnation import tries
 from orchestrator.core.model import (
     Account,
     Agent,
@@ -98,7 +99,7 @@ def _ask(agent: Agent, verb: Verb, now: datetime) -> Call | Wait:
 
 
 def _keep(row: Row, account: Account, now: datetime) -> Call | Wait:
-    agents, caps = row.wanted, account.caps
+    agents, caps = tries(row), account.caps
     for earlier in agents[:-1]:
         # Two handles in one incarnation: which of the two the vendor evicted is unknown. Stop the
         # earlier; a poll of the later tells whether it is the one that is left.

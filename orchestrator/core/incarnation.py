@@ -47,9 +47,20 @@ def ask_anew(agent: Agent) -> Agent:
 
 
 def close_idle(row: Row, at: datetime) -> Step:
-    """Close the unwanted ledger rows of which nothing can exist at the vendor."""
+    """Close the ledger rows of which nothing can exist at the vendor, and nothing is to come.
+
+    Those are the unwanted, and a new try that never left while the one before it turned out to run.
+    """
     idle = [agent for agent in row.unwanted if agent.is_idle]
+    if not row.is_reported:
+        idle += [agent for agent in row.wanted if agent not in tries(row)]
     return close_all(row, idle, Evidence.NEVER_STARTED, at)
+
+
+def tries(row: Row) -> tuple[Agent, ...]:
+    """Return the wanted agents that count: a try that never left has evicted nobody who runs."""
+    runs = any(agent.is_known for agent in row.wanted)
+    return tuple(agent for agent in row.wanted if not (runs and agent.is_idle))
 
 
 def close_all(row: Row, agents: Iterable[Agent], evidence: Evidence, at: datetime) -> Step:

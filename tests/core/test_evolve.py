@@ -374,7 +374,7 @@ def test_a_handle_that_turned_up_during_a_call_is_kept() -> None:
 
 def test_an_outcome_for_an_agent_that_another_took_over_adds_it_back() -> None:
     _, flight = in_flight(row(unknown()), Verb.FIND, unknown(), NOW, account(T))
-    step = evolve(row(agent(id="a2")), flight, settled(Done(handle="h1")), account(T))
+    step = evolve(row(unknown(id="a2")), flight, settled(Done(handle="h1")), account(T))
     assert {each.id for each in step.row.agents} == {"a1", "a2"}
 
 

@@ -15,6 +15,7 @@ from orchestrator.core.deadline import lapse
 from orchestrator.core.decide import decide
 from orchestrator.core.evolve import evolve
 from orchestrator.core.fact import Event, Fact, is_past
+from orchestrator.core.incarnation import adopt
 from orchestrator.core.model import (
     EndReason,
     Evidence,
@@ -27,7 +28,15 @@ from orchestrator.core.model import (
     What,
     WorkClass,
 )
-from orchestrator.core.outcome import Done, Gone, Indefinite, Outcome, Refused, Throttled
+from orchestrator.core.outcome import (
+    Done,
+    Gone,
+    Indefinite,
+    NotSent,
+    Outcome,
+    Refused,
+    Throttled,
+)
 from orchestrator.core.wishes import absorb
 from tests.core.builders import (
     NOW,
@@ -71,6 +80,25 @@ def test_a_frozen_daemon_sends_after_the_first_stop_found_nothing() -> None:
     assert given.status.stop_due_at == NOW + 115 * S
     _, given = go_on(given, V, Done(), NOW + 115 * S)  # it had come meanwhile
     assert given.status.phase is Phase.STOPPED
+
+
+@pytest.mark.parametrize("is_known_first", [True, False])
+def test_a_new_try_that_never_left_evicts_nobody(*, is_known_first: bool) -> None:
+    """The frozen daemon's start had its effect, and its handle comes: that one is the agent."""
+    given = lost_start(Z)
+    again = decide(given, account(Z), NOW + 8 * S)
+    assert isinstance(again, Call)
+    given, flight = in_flight(given, again.verb, again.agent, NOW + 8 * S, account(Z))
+    not_sent = settled(NotSent(code="RateLimited"), asked_at=NOW + 8 * S, after=S)
+    if is_known_first:
+        given = adopt(given, given.agents[0], "h1", since=NOW)
+        given = evolve(given, flight, not_sent, account(Z)).row
+    else:
+        given = evolve(given, flight, not_sent, account(Z)).row
+        given = adopt(given, given.agents[0], "h1", since=NOW)
+    verb, given = go_on(given, Z, Done(), NOW + 200 * S)
+    assert (verb, given.status.phase) == (Verb.POLL, Phase.RUNNING)
+    assert [agent.vendor_task_id for agent in given.agents] == ["h1"]
 
 
 def test_a_good_start_and_a_quick_stop_that_the_vendor_does_not_know_yet() -> None:

@@ -211,6 +211,7 @@ class World:
             "rows": await self.scene.app.read(_STATUSES),
             "ledger": await self.scene.app.read(_LEDGER),
             "agents": await self.scene.vendors.agents(),
+            "events": await self.scene.app.read(_EVENTS),
         }
         told = [f"{name}: {_lines(part)}" for name, part in parts.items()]
         return "\n".join([*told, self.scene.logs()])
@@ -223,6 +224,8 @@ _STATUSES = """SELECT task_id, phase, incarnation, retired, intent, reason, wait
     lease_owner, lease_until, due_at, stop_due_at FROM agent_status ORDER BY task_id"""
 _LEDGER = """SELECT task_id, incarnation, try, vendor_task_id, announced_at, horizon_at, hinted_at,
     kicked_at, ended_at, evidence FROM vendor_agent ORDER BY task_id, announced_at"""
+_EVENTS = """SELECT task_id, at, actor, incarnation, event, action, outcome, code, message,
+    phase_before, phase_after FROM agent_event ORDER BY task_id, id"""
 _OPEN_AGENTS = "SELECT task_id FROM vendor_agent WHERE ended_at IS NULL"
 _HANDLES = "SELECT task_id, vendor_task_id FROM vendor_agent WHERE ended_at IS NULL"
 _UNPROVEN = "SELECT * FROM vendor_agent WHERE ended_at IS NOT NULL AND evidence IS NULL"
