@@ -31,7 +31,6 @@ from tests.core.builders import (
     NOW,
     S,
     account,
-    agent,
     in_flight,
     known,
     row,
