@@ -38,12 +38,11 @@ def files_below(folder: Path) -> set[str]:
     }
 
 
-def monitoring() -> set[str]:
-    """What is installed for those who watch."""
+def for_people() -> set[str]:
+    """What is installed for those who watch, and the manuals that it sends them to."""
     return {
         f"usr/local/share/orchestrator/{path.relative_to(ROOT).as_posix()}"
-        for path in (ROOT / "monitoring").rglob("*")
-        if path.is_file()
+        for path in (*(ROOT / "monitoring").glob("*"), *(ROOT / "docs").glob("*.md"))
     }
 
 
@@ -54,7 +53,7 @@ def credentials() -> set[str]:
 
 
 def test_everything_has_its_place(image: Path) -> None:
-    assert files_below(image) == FILES | monitoring() | credentials()
+    assert files_below(image) == FILES | for_people() | credentials()
 
 
 @pytest.mark.parametrize(
