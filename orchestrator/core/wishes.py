@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import assert_never
 
-from orchestrator.core.incarnation import ask_anew, begin, close_all, retire, supersede
+from orchestrator.core.incarnation import ask_anew, begin, close_all, close_idle, retire, supersede
 from orchestrator.core.model import Agent, Change, EndReason, Evidence, Row, Step, What
 from orchestrator.core.replace import replace
 
@@ -46,7 +46,7 @@ def _apply(row: Row, change: Change, now: datetime) -> Step:
         case What.ASSUME_GONE:
             return _assume_gone(row, now)
         case What.LEDGER:
-            return Step(row=_ask_known_anew(row))
+            return close_idle(_ask_known_anew(row), now)
         case What.TIMING | What.OWNER | What.FACT | What.CANCEL_COMMAND:
             return Step(row=row)
         case _:

@@ -96,6 +96,8 @@ def test_a_new_try_that_never_left_evicts_nobody(*, is_known_first: bool) -> Non
     else:
         given = evolve(given, flight, not_sent, account(Z)).row
         given = adopt(given, given.agents[0], "h1", since=NOW)
+        given = absorb(given, [change(What.LEDGER)], NOW + 10 * S).row
+    assert [agent.vendor_task_id for agent in given.agents] == ["h1"]
     verb, given = go_on(given, Z, Done(), NOW + 200 * S)
     assert (verb, given.status.phase) == (Verb.POLL, Phase.RUNNING)
     assert [agent.vendor_task_id for agent in given.agents] == ["h1"]
