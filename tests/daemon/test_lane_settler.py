@@ -200,8 +200,10 @@ async def test_an_outcome_whose_lane_is_locked_waits_and_keeps_no_other_back(
     async def awaited() -> str:
         return str(await query(shared.database, "SELECT id, state FROM agent_command"))
 
-    # The lock ends first, and then the settler is told to finish.
-    async with shared.settling(*outcomes), locked(postgres_url, "held"):
+    # The lane is locked before there is anything to settle, and free before the settler finishes.
+    async with shared.settling(), locked(postgres_url, "held"):
+        for one in outcomes:
+            await shared.settler.put(one)
         await until(is_settled, awaited)
     assert await shared.states("held", "free") == ["done", "done"]
 
