@@ -57,6 +57,7 @@ PURE = {
     "core": ("orchestrator.core.",),
     "providers": (
         "orchestrator.providers.",
+        "orchestrator.core.caps",
         "orchestrator.core.command",
         "orchestrator.core.fact",
         "orchestrator.core.model",

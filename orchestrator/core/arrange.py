@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from orchestrator.core.action import Action, Call, Forget, Wait
+from orchestrator.core.caps import Recovery
 from orchestrator.core.deadline import ends_at, next_lapse
 from orchestrator.core.decide import decide
 from orchestrator.core.model import (
     Account,
     EndReason,
     Phase,
-    Recovery,
     Row,
     Status,
     Verb,

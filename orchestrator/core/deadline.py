@@ -1,4 +1,4 @@
-"""When time alone ends an incarnation: deadlines, lost heartbeats, a start that came too late."""
+"""When time alone ends an incarnation: deadlines, silence, a start that came too late."""
 
 from datetime import datetime
 
@@ -40,6 +40,7 @@ def ends_at(row: Row, account: Account) -> Deadline | None:
         *_heartbeat(task, account),
         *_owner(task, account),
         *_duration(row, account),
+        *_idle(row, task, account),
     ]
     return min(deadlines, default=None, key=lambda deadline: deadline[0])
 
@@ -87,3 +88,17 @@ def _duration(row: Row, account: Account) -> list[Deadline]:
         return []
     since = min(agent.announced_at for agent in row.wanted)
     return [(since + account.max_duration, EndReason.DEADLINE)]
+
+
+def _idle(row: Row, task: Task, account: Account) -> list[Deadline]:
+    """Return when an agent has run for too long to which nobody talks.
+
+    Only the gateway hears that somebody does, so an agent that does not ask it is never idle. What
+    was asked during our own gap nobody has heard.
+    """
+    running = [agent for agent in row.wanted if agent.is_known]
+    if account.idle_timeout is None or task.upstream is None or not running:
+        return []
+    given = (row.status.started_at, task.talked_at, account.amnesty_at)
+    since = max([running[-1].announced_at, *(t for t in given if t is not None)])
+    return [(since + account.idle_timeout, EndReason.IDLE)]

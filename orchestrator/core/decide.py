@@ -11,12 +11,11 @@ from typing import Final, assert_never
 
 from orchestrator.core import backoff
 from orchestrator.core.action import Action, Call, Forget, Wait
+from orchestrator.core.caps import Caps, Recovery
 from orchestrator.core.incarnation import tries
 from orchestrator.core.model import (
     Account,
     Agent,
-    Caps,
-    Recovery,
     Row,
     Verb,
     WaitingFor,

@@ -17,6 +17,11 @@ CLOCK_NOISE: Final = timedelta(seconds=1)
 """How far a vendor's time may be off although its clock is known: a `Date` has whole seconds."""
 
 
+ASKED: Final = "AskedGateway"
+"""The code of a fact that no callback told: an agent asked our LLM gateway for words. Its name is
+that of one ledger row, for it came with that row's token."""
+
+
 class Event(StrEnum):
     """`vendor_fact.event`: what happened, the same words for every vendor."""
 
@@ -50,6 +55,11 @@ class Fact:
     """Why it ended; null where the vendor does not say."""
     is_signed: bool = False
     """The signature covers what is said here. Else somebody may have repeated an old one."""
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether it is a request at our LLM gateway: its time is ours, and its name is certain."""
+        return self.code == ASKED
 
 
 def in_order(facts: Iterable[Fact]) -> list[Fact]:

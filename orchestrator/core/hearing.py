@@ -31,8 +31,9 @@ def _hear_one(row: Row, fact: Fact, account: Account, now: datetime) -> Step:
     row, agent = _attribute(row, fact, account)
     if agent is None or _is_outlived(agent, fact, account):
         return Step(row=row)
-    agent = replace(agent, told_at=now)
-    row = row.replace_agent(agent)
+    if not fact.is_asking:  # who asks does not tell of its end, so it is polled as before
+        agent = replace(agent, told_at=now)
+        row = row.replace_agent(agent)
     match fact.event:
         case Event.STARTED | Event.ALIVE:
             return Step(row=_confirm(row, agent, fact, now))

@@ -2,7 +2,14 @@
 
 from collections.abc import Iterator
 
-from orchestrator.core.model import Account, EndReason, Phase, Recovery, Row, Verb
+from orchestrator.core.caps import Recovery
+from orchestrator.core.model import (
+    Account,
+    EndReason,
+    Phase,
+    Row,
+    Verb,
+)
 
 
 def broken(row: Row, account: Account) -> Iterator[str]:

@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import Protocol
 
 from orchestrator.core.action import Flight
-from orchestrator.core.model import Agent, Caps, Verb
+from orchestrator.core.caps import Caps
+from orchestrator.core.model import Agent, Verb
 from orchestrator.core.replace import replace
 
 

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from orchestrator.core.caps import Caps
 from orchestrator.core.replace import replace
 
 
@@ -118,38 +119,6 @@ class RestartPolicy(StrEnum):
     ALWAYS = "always"
 
 
-class Recovery(StrEnum):
-    """How a vendor lets us settle a start whose outcome is unknown while it is still wanted."""
-
-    SAME_NAME = "same_name"  # send it again under its name: "already started" is success
-    FIND = "find"  # ask for it by its name and adopt the handle
-    EVICT = "evict"  # start another under the same agent user: the vendor evicts the earlier
-    STOP_FIRST = "stop_first"  # it has no name: stop it after the horizon, then start anew
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caps:
-    """What a vendor can do, as far as a decision depends on it."""
-
-    recovery: Recovery
-    names_handle: bool
-    """The stop handle is a name of ours, known before the start; its stop may repeat and match a
-    later send of the same name, so a success before the horizon is only a hint."""
-    poll_proves_absence: bool
-    """A poll goes by the vendor's own handle. Where false, it only looks into the room, and an
-    absence means something only after a presence was seen, and then only: send a stop."""
-    signature_window: timedelta
-    """How long the vendor honours a signature."""
-    one_per_user: bool = False
-    """A stop goes by room and user, so only one row at a time may use the pair."""
-    agent_user_scope: str = "room"
-    """Where an agent's user id must be unique: `room` or `account`."""
-    stale_codes: frozenset[str] = frozenset()
-    """Codes that say: a listening command's Sequence is behind the newest seen, and was ignored."""
-    not_ready_codes: frozenset[str] = frozenset()
-    """Codes that say: a command had no effect yet, and may have one in a moment."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Account:
     """What a decision needs to know of an account: its configuration, and how it stands now."""
@@ -173,6 +142,8 @@ class Account:
     circuit_open_until: datetime | None = None
     has_room: bool = True
     """False while `max_agents` live agents exist."""
+    idle_timeout: timedelta | None = None
+    """How long an agent may run to which nobody talks, where its model is asked through us."""
     amnesty_at: datetime | None = None
     """The end of our own last gap: heartbeats could not be written before it, and count from it."""
 
@@ -206,6 +177,10 @@ class Task:
     owner_timeout: timedelta | None = None
     owner_missing: bool = False
     """The row names an owner that is not there any more."""
+    upstream: str | None = None
+    """Where its newest agent's words come from, if it was told to ask our LLM gateway for them."""
+    talked_at: datetime | None = None
+    """When an agent of it last asked the gateway."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ the configuration says so.
 Rule 2: a vendor may tell of an agent before it has answered its start. While a start is open in
 that room, what nobody knows may be its agent, and is left alone.
 Rule 3: what only tells of an end never makes an orphan.
+Rule 4: who asks our LLM gateway names one ledger row, by our own clock: nothing to wait for.
 """
 
 from dataclasses import dataclass
@@ -71,11 +72,12 @@ def judge(sighting: Sighting, owner: Owner, account: Account, call_timeout: time
     if fact.event is Event.ENDED:
         return Verdict.WAIT if is_parked else Verdict.SKIP
     ended_at = sighting.ended_at
-    if ended_at is not None and fact.event_at <= ended_at + account.clock_margin:
+    margin = timedelta(0) if fact.is_asking else account.clock_margin
+    if ended_at is not None and fact.event_at <= ended_at + margin:
         return Verdict.SKIP
     if sighting.is_elsewhere or (fact.vendor_task_id is None and fact.name is None):
         return Verdict.SKIP
-    if is_parked and sighting.is_start_open:
+    if is_parked and sighting.is_start_open and not fact.is_asking:
         return Verdict.WAIT
     return Verdict.OURS if owner.has(fact.name) else Verdict.FOREIGN
 

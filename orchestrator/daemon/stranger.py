@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from orchestrator.core.arrange import arrange, show
+from orchestrator.core.caps import Caps, Recovery
 from orchestrator.core.incarnation import fail
-from orchestrator.core.model import Account, Caps, Recovery, Row, Step, WaitingFor
+from orchestrator.core.model import Account, Row, Step, WaitingFor
 from orchestrator.core.replace import replace
 
 LOOK_AGAIN: Final = timedelta(seconds=60)

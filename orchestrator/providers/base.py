@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from orchestrator.core.caps import Caps
 from orchestrator.core.command import Command
 from orchestrator.core.fact import Fact
-from orchestrator.core.model import Agent, Caps, Verb
+from orchestrator.core.model import Agent, Verb
 from orchestrator.core.outcome import Indefinite, NotSent, Outcome, Refused
 
 

@@ -20,8 +20,9 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
+from orchestrator.core.caps import Caps, Recovery
 from orchestrator.core.command import Command
-from orchestrator.core.model import Agent, Caps, Recovery, Verb
+from orchestrator.core.model import Agent, Verb
 from orchestrator.core.outcome import Done, Refused
 from orchestrator.providers.base import (
     UNNAMED,

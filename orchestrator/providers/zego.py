@@ -18,8 +18,9 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
+from orchestrator.core.caps import Caps, Recovery
 from orchestrator.core.command import Command
-from orchestrator.core.model import Agent, Caps, Recovery, Verb
+from orchestrator.core.model import Agent, Verb
 from orchestrator.core.outcome import (
     Denied,
     Done,

@@ -20,6 +20,7 @@ from orchestrator.store.records import (
     vendor_agent,
     vendor_fact,
 )
+from orchestrator.store.talk import llm_task, llm_turn
 from orchestrator.store.wishes import (
     COMMAND_KINDS,
     COMMAND_STATES,
@@ -33,7 +34,7 @@ from orchestrator.store.wishes import (
     task_owner,
 )
 
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 """The newest migration that this version knows; revisions are numbers and only count up."""
 
 __all__ = [
@@ -56,6 +57,8 @@ __all__ = [
     "daemon",
     "installation",
     "lane",
+    "llm_task",
+    "llm_turn",
     "metadata",
     "orphan_task",
     "rate_limit",

@@ -7,12 +7,11 @@ from typing import Any
 from orchestrator.core.action import Call, Flight
 from orchestrator.core.announce import Draw, announce, new_agent
 from orchestrator.core.backoff import spread
+from orchestrator.core.caps import Caps, Recovery
 from orchestrator.core.model import (
     Account,
     Agent,
-    Caps,
     Change,
-    Recovery,
     Row,
     Status,
     Task,

@@ -9,13 +9,13 @@ import pytest
 from orchestrator.core import late, transitions
 from orchestrator.core.announce import Draw, abandon, new_agent
 from orchestrator.core.arrange import NET, arrange, lease, park, phase_of
+from orchestrator.core.caps import Recovery
 from orchestrator.core.invariants import broken
 from orchestrator.core.model import (
     Agent,
     EndReason,
     Evidence,
     Phase,
-    Recovery,
     Row,
     Verb,
     WaitingFor,

@@ -5,8 +5,15 @@ from typing import Any
 import pytest
 
 from orchestrator.core.action import Action, Call, Forget, Wait
+from orchestrator.core.caps import Recovery
 from orchestrator.core.decide import decide
-from orchestrator.core.model import Account, Agent, Recovery, Row, Verb, WaitingFor
+from orchestrator.core.model import (
+    Account,
+    Agent,
+    Row,
+    Verb,
+    WaitingFor,
+)
 from tests.core.builders import NOW, S, account, agent, known, poll_at, row, task, unknown
 
 ENDS: dict[str, Any] = {"retired": 1}

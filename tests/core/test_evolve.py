@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.core.caps import Recovery
 from orchestrator.core.evolve import evolve
 from orchestrator.core.model import (
     Agent,
     EndReason,
     Evidence,
-    Recovery,
     RestartPolicy,
     Row,
     Step,

@@ -8,11 +8,11 @@ import pytest
 from orchestrator.core.action import Call, Wait
 from orchestrator.core.announce import abandon
 from orchestrator.core.arrange import arrange
+from orchestrator.core.caps import Recovery
 from orchestrator.core.decide import decide
 from orchestrator.core.evolve import evolve
 from orchestrator.core.model import (
     Phase,
-    Recovery,
     Row,
     Verb,
     WaitingFor,

@@ -5,6 +5,7 @@ import pytest
 from orchestrator.core.action import Call, Wait
 from orchestrator.core.announce import announce
 from orchestrator.core.backoff import spread
+from orchestrator.core.caps import Recovery
 from orchestrator.core.decide import TOLD_POLLS, decide
 from orchestrator.core.evolve import evolve
 from orchestrator.core.fact import Event, Fact
@@ -16,7 +17,6 @@ from orchestrator.core.model import (
     EndReason,
     Evidence,
     Orphan,
-    Recovery,
     RestartPolicy,
     Row,
     Step,

@@ -11,6 +11,7 @@ from orchestrator.core.action import Call, Wait
 from orchestrator.core.announce import Draw, abandon, new_agent
 from orchestrator.core.arrange import arrange, park
 from orchestrator.core.bucket import GRACE_US, JITTER_US, SECOND_US, Bucket
+from orchestrator.core.caps import Recovery
 from orchestrator.core.deadline import lapse
 from orchestrator.core.decide import decide
 from orchestrator.core.evolve import evolve
@@ -20,7 +21,6 @@ from orchestrator.core.model import (
     EndReason,
     Evidence,
     Phase,
-    Recovery,
     RestartPolicy,
     Row,
     Verb,

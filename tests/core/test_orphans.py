@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.core import names
 from orchestrator.core.action import Call, Forget, Wait
 from orchestrator.core.arrange import NET, arrange
+from orchestrator.core.caps import Recovery
 from orchestrator.core.deadline import lapse
 from orchestrator.core.decide import TOLD_POLLS, decide
 from orchestrator.core.evolve import evolve
@@ -22,7 +23,6 @@ from orchestrator.core.model import (
     Evidence,
     Orphan,
     Phase,
-    Recovery,
     Row,
     Verb,
     What,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from orchestrator.core import backoff, horizon, names
 from orchestrator.core.breaker import OPEN_MAX, OPEN_MIN, THRESHOLD, Breaker
 from orchestrator.core.bucket import GRACE_US, JITTER_US, SECOND_US, WINDOW_US, Bucket
-from orchestrator.core.model import Recovery
+from orchestrator.core.caps import Recovery
 from orchestrator.core.outcome import Done, Gone, Indefinite, NotSent, Outcome, Refused, Throttled
 from tests.core.builders import NOW, S, account
 

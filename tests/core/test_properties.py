@@ -10,11 +10,20 @@ from hypothesis import strategies as st
 
 from orchestrator.core.action import Call, Forget, Wait
 from orchestrator.core.arrange import arrange
+from orchestrator.core.caps import Recovery
 from orchestrator.core.deadline import lapse
 from orchestrator.core.decide import decide
 from orchestrator.core.evolve import evolve
 from orchestrator.core.invariants import broken
-from orchestrator.core.model import Account, Agent, Phase, Recovery, Row, Verb, WaitingFor, What
+from orchestrator.core.model import (
+    Account,
+    Agent,
+    Phase,
+    Row,
+    Verb,
+    WaitingFor,
+    What,
+)
 from orchestrator.core.outcome import Done, Gone, Outcome, Settled
 from orchestrator.core.wishes import absorb
 from tests.core.builders import NOW, S, account, agent, change, in_flight, row, task

@@ -8,11 +8,10 @@ import pytest
 
 from orchestrator.core.action import Call, Flight
 from orchestrator.core.breaker import Breaker
+from orchestrator.core.caps import Caps, Recovery
 from orchestrator.core.model import (
     Account,
     Agent,
-    Caps,
-    Recovery,
     Row,
     Status,
     Step,

@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.core.action import Call, Forget, Wait
 from orchestrator.core.arrange import arrange
+from orchestrator.core.caps import Recovery
 from orchestrator.core.decide import TOLD_POLLS, decide
 from orchestrator.core.evolve import evolve
 from orchestrator.core.fact import Event, Fact
@@ -19,7 +20,6 @@ from orchestrator.core.model import (
     Evidence,
     Orphan,
     Phase,
-    Recovery,
     Row,
     Step,
     Verb,

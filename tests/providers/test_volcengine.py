@@ -6,7 +6,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from orchestrator.core.model import Agent, Recovery, Verb
+from orchestrator.core.caps import Recovery
+from orchestrator.core.model import Agent, Verb
 from orchestrator.core.outcome import Done, Gone, NotSent, Outcome, Refused
 from orchestrator.providers.base import (
     UNNAMED,

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.model import Agent, Recovery, Verb
+from orchestrator.core.caps import Recovery
+from orchestrator.core.model import Agent, Verb
 from orchestrator.core.outcome import (
     Denied,
     Done,

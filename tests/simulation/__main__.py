@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from random import Random
 
-from orchestrator.core.model import Recovery
+from orchestrator.core.caps import Recovery
 from tests.simulation.checkers import Broken
 from tests.simulation.lanes import LaneWorld
 from tests.simulation.lanes import build as build_lanes

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from orchestrator.core.caps import Recovery
 from orchestrator.core.fact import Event, Fact
-from orchestrator.core.model import EndReason, Recovery
+from orchestrator.core.model import EndReason
 from tests.simulation.checkers import ASKED
 from tests.simulation.vendors import CAPS, Instance, Vendor
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from orchestrator.core import invariants, transitions
 from orchestrator.core.action import Flight
 from orchestrator.core.bucket import WINDOW_US
+from orchestrator.core.caps import Recovery
 from orchestrator.core.ending import RESTARTS_MAX
 from orchestrator.core.fact import Event, Fact
 from orchestrator.core.model import (
@@ -20,7 +21,6 @@ from orchestrator.core.model import (
     Agent,
     EndReason,
     Phase,
-    Recovery,
     Row,
     Step,
     Task,

@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 from itertools import count
 from random import Random
 
+from orchestrator.core.caps import Recovery
 from orchestrator.core.command import Command, Kind
 from orchestrator.core.lane import Situation, Standing
-from orchestrator.core.model import Account, Recovery
+from orchestrator.core.model import Account
 from orchestrator.core.outcome import Denied, Indefinite, NotSent, Outcome, Refused, Throttled
 from tests.simulation.lanes_checkers import LaneCheckers
 from tests.simulation.lanes_daemon import LaneDaemon

@@ -17,12 +17,11 @@ from orchestrator.core import (
     wishes,
 )
 from orchestrator.core.action import Action, Call, Flight, Wait
+from orchestrator.core.caps import Caps, Recovery
 from orchestrator.core.model import (
     Account,
     Agent,
-    Caps,
     Evidence,
-    Recovery,
     Row,
     Step,
     Verb,

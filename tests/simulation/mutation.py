@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core.model import Recovery
+from orchestrator.core.caps import Recovery
 from tests.simulation.checkers import Broken
 from tests.simulation.world import build
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.core.model import Recovery
+from orchestrator.core.caps import Recovery
 from tests.simulation.callbacks import TELLING
 from tests.simulation.orphans import Found
 from tests.simulation.vendors import CAPS, Instance, Vendor

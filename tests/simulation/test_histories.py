@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.model import Recovery
+from orchestrator.core.caps import Recovery
 from tests.simulation.checkers import Broken
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.mutation import applied

@@ -2,7 +2,8 @@
 
 import pytest
 
-from orchestrator.core.model import Evidence, Recovery
+from orchestrator.core.caps import Recovery
+from orchestrator.core.model import Evidence
 from tests.simulation.__main__ import world_of
 from tests.simulation.checkers import Broken
 from tests.simulation.mutants import MUTANTS

@@ -5,8 +5,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.core import ending, evolve, hearing, incarnation, orphan, steps
+from orchestrator.core.caps import Recovery
 from orchestrator.core.fact import Event, Fact, bears
-from orchestrator.core.model import Account, Agent, EndReason, Evidence, Recovery, Row, Step
+from orchestrator.core.model import (
+    Account,
+    Agent,
+    EndReason,
+    Evidence,
+    Row,
+    Step,
+)
 from orchestrator.core.outcome import Settled
 from orchestrator.core.replace import replace
 from tests.simulation import facts, orphans

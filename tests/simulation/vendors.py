@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
 
+from orchestrator.core.caps import Caps, Recovery
 from orchestrator.core.fact import Event
-from orchestrator.core.model import Agent, Caps, Recovery, Verb
+from orchestrator.core.model import Agent, Verb
 from orchestrator.core.outcome import Done, Expired, Gone, Outcome, Throttled
 
 CAPS: dict[Recovery, Caps] = {

@@ -12,7 +12,8 @@ from itertools import count
 from random import Random
 
 from orchestrator.core.bucket import JITTER_US
-from orchestrator.core.model import Account, EndReason, Recovery, Verb
+from orchestrator.core.caps import Recovery
+from orchestrator.core.model import Account, EndReason, Verb
 from orchestrator.core.outcome import (
     Denied,
     Indefinite,

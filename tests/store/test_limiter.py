@@ -11,7 +11,7 @@ from orchestrator.clock import boot_ns
 from orchestrator.core.bucket import GRACE_US, SECOND_US, WINDOW_US
 from orchestrator.daemon.limiter import LOOKAHEAD_US, Action, Limiter, Ticket
 from orchestrator.store import pace
-from orchestrator.store.engine import Connection, Database
+from orchestrator.store.engine import Connection, Database, StatementError, is_passing
 from orchestrator.store.engine import now as database_now
 from tests.store.rows import query
 
@@ -51,7 +51,12 @@ async def test_four_daemons_together_never_exceed_a_window(database: Database) -
     async def drawer() -> None:
         one = limiter(database)
         while len(slots) < 3 * LIMIT:
-            slots.extend(ticket.slot for ticket in await drawn(one, 2))
+            try:
+                slots.extend(ticket.slot for ticket in await drawn(one, 2))
+            except StatementError as error:
+                # A server that stands still while it commits holds the others up for longer than
+                # they wait. They draw again in their next pass.
+                assert is_passing(error)
 
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
