@@ -24,6 +24,7 @@ from orchestrator.providers.volcengine import Volcengine
 from orchestrator.providers.zego import Zego
 from orchestrator.reload import Reload
 from orchestrator.secret import Secret
+from orchestrator.setting_types import Address
 from orchestrator.store.engine import Database, open_database
 from orchestrator.wake.base import Waker
 from orchestrator.wake.poll import PollWaker
@@ -127,7 +128,7 @@ def _choose_waker(configured: settings.Database, database: Database) -> Callable
     return partial(PostgresWaker, url.reveal())
 
 
-def _listen(key: str, address: settings.Address | None) -> Listen | None:
+def _listen(key: str, address: Address | None) -> Listen | None:
     """Return a place to listen at; null: there is none."""
     return None if address is None else Listen(key=key, host=address.host, port=address.port)
 

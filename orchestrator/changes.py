@@ -12,11 +12,13 @@ from pydantic import BaseModel
 
 from orchestrator.config import Config
 from orchestrator.secret import Secret
-from orchestrator.settings import Address
+from orchestrator.setting_types import Address
 
-TAKEN_AT_ONCE: Final = ("accounts", "orphans", "retry", "secrets", "log")
+TAKEN_AT_ONCE: Final = ("accounts", "llm_upstreams", "orphans", "retry", "secrets", "log")
 """Tables that a reload gives to the running daemon."""
-READ_ONCE: Final = ("daemon", "database", "leases", "lanes", "callbacks", "metrics", "retention")
+READ_ONCE: Final = (
+    "daemon", "database", "leases", "lanes", "callbacks", "llm_gateway", "metrics", "retention",
+)  # fmt: skip
 """Tables that only a restart reads."""
 
 Value = str | int | None | Secret | Address
@@ -28,9 +30,9 @@ class Changes:
     """TOML paths, each in the order of the alphabet: `accounts.main`, `secrets.llm_api_key`."""
 
     added: tuple[str, ...]
-    """Accounts and secrets that are new."""
+    """Accounts, upstreams and secrets that are new."""
     removed: tuple[str, ...]
-    """Accounts and secrets that are gone."""
+    """Accounts, upstreams and secrets that are gone."""
     changed: tuple[str, ...]
     """Keys that have another value, that of a secret included: `accounts.main.secret_key`."""
     needs_restart: tuple[str, ...]
@@ -76,10 +78,12 @@ def _named(config: Config) -> Mapping[str, Mapping[str, Value]]:
     named: dict[str, Mapping[str, Value]] = {}
     for name, account in config.accounts.items():
         named[f"accounts.{name}"] = dict(_values(account, f"accounts.{name}"))
+    for name, upstream in config.llm_upstreams.items():
+        named[f"llm_upstreams.{name}"] = dict(_values(upstream, f"llm_upstreams.{name}"))
     for name, secret in config.secrets.items():
         named[f"secrets.{name}"] = {f"secrets.{name}": secret}
     for table in TAKEN_AT_ONCE:
-        if table not in {"accounts", "secrets"}:
+        if table not in {"accounts", "llm_upstreams", "secrets"}:
             named[table] = _values_of(config, table)
     return named
 
@@ -97,6 +101,8 @@ def _values(found: object, path: str) -> Iterator[tuple[str, Value]]:
         case dict():
             for name, inner in found.items():
                 yield from _values(inner, f"{path}.{name}")
+        case list():
+            yield path, ", ".join(map(str, found))
         case str() | int() | None | Secret() | Address():
             yield path, found
         case _:

@@ -19,7 +19,7 @@ from orchestrator.commands import help_texts
 from orchestrator.errors import OrchestratorError, UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.settings import Address
+    from orchestrator.setting_types import Address
 
 NAME = "orchestrator"
 """However it was started: completion goes by it."""
@@ -338,7 +338,7 @@ def token(
 
 
 def _address(text: str) -> "Address":
-    from orchestrator.settings import Address  # noqa: PLC0415 - see rule 1
+    from orchestrator.setting_types import Address  # noqa: PLC0415 - see rule 1
 
     try:
         return Address.parse(text)

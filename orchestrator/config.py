@@ -16,25 +16,26 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
+from orchestrator.contradictions import find_contradictions
 from orchestrator.errors import ConfigError
 from orchestrator.mistakes import translate
 from orchestrator.providers.base import Problem
 from orchestrator.secret import AbsentError, Secret
+from orchestrator.setting_types import AccountName, SecretKey, SecretName, UpstreamName
 from orchestrator.settings import (
     Account,
-    AccountName,
     Callbacks,
     Daemon,
     Database,
     Lanes,
     Leases,
+    LlmGateway,
+    LlmUpstream,
     Log,
     Metrics,
     Orphans,
     Retention,
     Retry,
-    SecretKey,
-    SecretName,
     Table,
 )
 
@@ -45,9 +46,6 @@ CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
 """systemd sets it, for the service alone."""
 CREDENTIALS_FOLDER = "credentials"
 """Beside the configuration file: where credentials are looked for without that variable."""
-
-LEASE_MARGIN_MS = 2_000
-"""What a lease must be longer than a call: time to announce before it and to settle after it."""
 
 
 class Config(Table):
@@ -71,6 +69,10 @@ class Config(Table):
     """Agents that run and have no row."""
     callbacks: Callbacks = Callbacks()
     """The vendors' posts."""
+    llm_gateway: LlmGateway = LlmGateway()
+    """Where the vendors ask for what agents say."""
+    llm_upstreams: dict[UpstreamName, LlmUpstream] = Field(default_factory=dict)
+    """The models behind it, by the name that specs use."""
     metrics: Metrics = Metrics()
     """Prometheus, and whether the daemon is well."""
     retention: Retention = Retention()
@@ -205,7 +207,7 @@ def understand(written: Mapping[str, Any], path: Path, environ: Mapping[str, str
         ConfigError: as `load`.
     """
     place = _System(directory=path.parent, environ=environ)
-    contradictions = _contradictions(written)
+    contradictions = find_contradictions(written)
     try:
         config = Config.model_validate(dict(written), context=place)
     except ValidationError as wrong:
@@ -287,52 +289,6 @@ def _with_host_name(config: Config) -> Config:
         return config
     daemon = config.daemon.model_copy(update={"name": socket.gethostname()[:64]})
     return config.model_copy(update={"daemon": daemon})
-
-
-def _contradictions(written: Mapping[str, Any]) -> tuple[Problem, ...]:
-    """Return the mistakes that only two keys together make.
-
-    It looks at the file, not at the values, so that they are reported along with all others.
-    """
-    return (*_slow_calls(written), *_falling_retries(written), *_shared_places(written))
-
-
-def _slow_calls(written: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield the accounts whose calls may outlast a lease, or the signature that they carry."""
-    lease_ms = _number(written, "leases", "ttl_s", 15) * 1_000
-    accounts = written.get("accounts")
-    for name, account in accounts.items() if isinstance(accounts, dict) else ():
-        call_ms = _number({"": account}, "", "call_timeout_ms", 10_000)
-        life_ms = _number({"": account}, "", "signature_life_s", 90) * 1_000
-        longest = min(lease_ms - LEASE_MARGIN_MS, life_ms)
-        if call_ms > longest:
-            path = f"accounts.{name}.call_timeout_ms"
-            expected = f"at most {longest} (leases.ttl_s less 2 s, and signature_life_s)"
-            yield Problem(path=path, expected=expected, found=str(call_ms))
-
-
-def _falling_retries(written: Mapping[str, Any]) -> Iterator[Problem]:
-    base_ms = _number(written, "retry", "base_ms", 500)
-    cap_ms = _number(written, "retry", "cap_ms", 60_000)
-    if cap_ms < base_ms:
-        expected = f"at least retry.base_ms ({base_ms})"
-        yield Problem(path="retry.cap_ms", expected=expected, found=str(cap_ms))
-
-
-def _shared_places(written: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield the place at which both callbacks and metrics should listen."""
-    tables = (written.get("callbacks"), written.get("metrics"))
-    first, second = (table.get("listen") if isinstance(table, dict) else None for table in tables)
-    if isinstance(first, str) and first == second and not first.endswith(":0"):
-        expected = "another place than callbacks.listen"
-        yield Problem(path="metrics.listen", expected=expected, found=f'"{first}"')
-
-
-def _number(written: Mapping[str, Any], table: str, key: str, default: int) -> int:
-    values = written.get(table)
-    value = values.get(key, default) if isinstance(values, dict) else default
-    # What is no number is reported as such elsewhere.
-    return value if type(value) is int else default
 
 
 def _secrets(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Secret]]:

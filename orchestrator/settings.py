@@ -5,148 +5,28 @@ Rule 2: a key here has a docstring and stands in the example `config.toml` (a te
 Rule 3: units are part of the name (`_s`, `_ms`, `_days`, `_bytes`); numbers are whole.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Final, Literal, Self, cast
-from urllib.parse import urlsplit
+from typing import Final, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    StringConstraints,
-    ValidationInfo,
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestrator.secret import Secret
+from orchestrator.setting_types import (
+    AppId,
+    CallsPerSecond,
+    DatabaseUrl,
+    Endpoint,
+    HeaderName,
+    HeaderValue,
+    Listen,
+    Positive,
+    PostgresUrl,
+    SecretKey,
+    UpstreamName,
+    WebAddress,
 )
-from pydantic_core import PydanticCustomError
 
-from orchestrator.secret import NoSecretError, Place, Secret, find_secret
-
-POSTGRES: Final = "postgresql://"
 LONGEST_S: Final = 31_536_000
 """A year: what is added to a time must stay one."""
-
-
-def _find(written: object, info: ValidationInfo) -> Secret:
-    if info.context is None:
-        raise TypeError("settings that hold secrets are read by orchestrator.config.load")
-    try:
-        return find_secret(written, info.context)
-    except NoSecretError as missing:
-        raise _told(missing.expected, missing.found) from missing
-
-
-def _find_database(written: object, info: ValidationInfo) -> Secret:
-    secret = _find(written, info)
-    if secret.reveal().startswith(POSTGRES):
-        return _understood(secret)
-    scheme, _, rest = secret.reveal().partition(":")
-    path = rest.removeprefix("///")
-    if scheme == "sqlite" and rest != path and path not in {"", ":memory:"}:
-        place = cast("Place", info.context)
-        return Secret(f"sqlite:///{place.absolute(path)}", secret.source, secret.place)
-    raise _told(
-        "sqlite:///path, sqlite:////absolute/path or postgresql://…", _describe(secret.reveal())
-    )
-
-
-def _find_postgres(written: object, info: ValidationInfo) -> Secret:
-    secret = _find(written, info)
-    if secret.reveal().startswith(POSTGRES):
-        return _understood(secret)
-    raise _told("postgresql://…", _describe(secret.reveal()))
-
-
-def _describe(text: str) -> str:
-    """Return what stands where a URL should, and nothing of it that may be a password."""
-    scheme, _, rest = text.partition(":")
-    return f"a URL that begins with {scheme!r}" if rest else "text that is no URL"
-
-
-def _understood(url: Secret) -> Secret:
-    """Return a Postgres URL that all who read it take for the same."""
-    if _is_clear(url.reveal()):
-        return url
-    expected = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, percent-encoded (@ is %40, / is %2F)"
-    raise _told(expected, "a URL that can be read in more than one way, or in none")
-
-
-def _is_clear(text: str) -> bool:
-    """Return whether it is plain where a Postgres URL's password ends.
-
-    What follows a second @ is the host to some readers. It would be looked for, and be shown.
-    """
-    try:
-        parts = urlsplit(text)
-        has_place = parts.port is None or bool(parts.hostname)
-    except ValueError:
-        return False
-    return has_place and text.count("@") == parts.netloc.count("@") <= 1
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A place to listen at, written `HOST:PORT`, an IPv6 host in brackets; port 0: any free one."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Return the address that `text` means.
-
-        Raises:
-            ValueError: it is not `HOST:PORT` with a port of 0 to 65535.
-        """
-        parts = urlsplit(f"//{text}")
-        if parts.netloc != text or not parts.hostname or parts.port is None or "@" in text:
-            raise ValueError(text)
-        return cls(parts.hostname, parts.port)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
-def _address(written: object) -> Address:
-    try:
-        return Address.parse(str(written))
-    except ValueError as wrong:
-        raise _told("HOST:PORT, for example 127.0.0.1:8787", repr(written)) from wrong
-
-
-def _place(endpoint: str) -> str:
-    """Return an endpoint that can be called: the host is a name, and the port one of 65535."""
-    try:
-        parts = urlsplit(endpoint)
-        is_callable = parts.port != 0 and bool((parts.hostname or "").encode("idna"))
-    except ValueError:
-        is_callable = False
-    if is_callable:
-        return endpoint
-    raise _told("http(s)://HOST or http(s)://HOST:PORT", repr(endpoint))
-
-
-def _told(expected: str, found: str) -> PydanticCustomError:
-    """Return a mistake in our own words; neither text may hold a secret."""
-    words: dict[str, object] = {"expected": expected, "found": found}
-    return PydanticCustomError("told", "{expected}", words)
-
-
-SecretKey = Annotated[Secret, PlainValidator(_find)]
-DatabaseUrl = Annotated[Secret, PlainValidator(_find_database)]
-PostgresUrl = Annotated[Secret, PlainValidator(_find_postgres)]
-Listen = Annotated[Address, PlainValidator(_address)]
-Endpoint = Annotated[
-    str,
-    StringConstraints(pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+$"),
-    AfterValidator(_place),
-]
-AccountName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Positive = Annotated[int, Field(ge=1)]
-CallsPerSecond = Annotated[int, Field(ge=0)]
 
 VolcengineAction = Literal[
     "StartVoiceChat", "UpdateVoiceChat", "StopVoiceChat", "GetRoomOnlineUsers"
@@ -228,6 +108,9 @@ class AccountBase(Table):
     """Milliseconds for one call. Lies inside the lease."""
     poll_s: int = Field(60, ge=1, le=86_400)
     """Seconds between two looks at a running agent."""
+    idle_timeout_s: int | None = Field(None, ge=10, le=LONGEST_S)
+    """Seconds after which an agent is stopped that nobody talked to, where its model is asked
+    through the LLM gateway. Empty: no limit of ours."""
     signature_life_s: int = Field(90, ge=10, le=900)
     """Seconds for which the vendor may still honour a start that was sent: the horizon behind which
     "gone" is believed. Shorter settles lost replies sooner and forgives the clock less."""
@@ -357,6 +240,53 @@ class Callbacks(Table):
     """Larger posts are answered 413. The vendors' are some kilobytes."""
 
 
+class LlmGateway(Table):
+    """`[llm_gateway]`: where the vendors ask for what agents say."""
+
+    listen: Listen | None = None
+    """`HOST:PORT` to listen at, behind a proxy with TLS. Empty: no gateway."""
+    public_url: WebAddress | None = None
+    """What the vendors call: the proxy's URL, to which `/llm/…` is added."""
+    token_secret: SecretKey | None = None
+    """What agents' tokens are made with. Empty: each account's vendor key, whose rotation then
+    makes running agents mute."""
+    former_token_secret: SecretKey | None = None
+    """The `token_secret` before this one: its tokens are good as long as it stands here."""
+    max_body_bytes: int = Field(1_048_576, ge=1_024, le=16_777_216)
+    """Larger requests are answered 413. A long history has some 100 kilobytes."""
+    first_token_timeout_ms: int = Field(4_000, ge=100, le=60_000)
+    """Milliseconds that an upstream may take to its first word; then its fallback is asked, or the
+    turn is ended. Volcengine waits 10 s for an answer."""
+    total_timeout_ms: int = Field(60_000, ge=1_000, le=600_000)
+    """Milliseconds that one turn may take."""
+    apology: str = Field("", max_length=500)
+    """What the agent says when no upstream has answered. Empty: nothing."""
+    keep_text: bool = False
+    """Whether `llm_turn` keeps what the user said and what was answered."""
+
+
+class LlmUpstream(Table):
+    """`[llm_upstreams.<name>]`: a model that speaks OpenAI's chat completions."""
+
+    url: WebAddress
+    """Its base URL, as OpenAI's clients take it, or the whole URL of its chat completions."""
+    api_key: SecretKey | None = None
+    """Sent as bearer token."""
+    model: str = Field("", max_length=256)
+    """The model that it is asked for. Empty: the one that the vendor names."""
+    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
+    """Sent along; a value may be a secret."""
+    fallback: UpstreamName | None = None
+    """The upstream that is asked when this one says nothing in time."""
+    pass_fields: list[str] = Field(default_factory=list)
+    """Fields of a request that are the vendor's own and sent on: `round_id`, `agent_info`, keys of
+    Volcengine's `Custom`; `*`: all. OpenAI itself refuses fields that it does not know."""
+    pass_headers: list[HeaderName] = Field(default_factory=list)
+    """Headers of a request that are sent on, for example `X-Task-Id`."""
+    count_tokens: bool = True
+    """Whether it is asked to count tokens (`stream_options.include_usage`)."""
+
+
 class Metrics(Table):
     """`[metrics]`: Prometheus, `/healthz` and `/readyz`."""
 
@@ -373,6 +303,8 @@ class Retention(Table):
     """Days after which an ended, evidenced task goes with its status and commands; 0: never."""
     commands_days: int = Field(7, ge=1, le=3_650)
     """Days that settled commands are kept."""
+    turns_days: int = Field(7, ge=1, le=3_650)
+    """Days that turns at the LLM gateway are kept."""
 
 
 class Log(Table):

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from orchestrator.config import Config, load, locate
 from orchestrator.errors import ConfigError
-from orchestrator.settings import Address
+from orchestrator.setting_types import Address
 
 ROOT = Path(__file__).parents[1]
 
@@ -122,7 +122,7 @@ def test_what_the_example_comments_out_is_right_too(
 def test_a_credential_is_named_after_the_folder_and_the_key(name: str) -> None:
     """As systemd names the files of a folder that a unit loads whole."""
     folder, _, key = name.partition("_")
-    assert folder in {"volcengine", "tencent", "zego", "database", "secrets"}
+    assert folder in {"volcengine", "tencent", "zego", "llm", "database", "secrets"}
     assert re.search(rf'^(# )?(url|{key}) = .*"{name}"|"{name}" }}$', EXAMPLE, re.MULTILINE)
 
 

@@ -25,7 +25,8 @@ from orchestrator.commands.task_board import Board, open_board
 from orchestrator.config import Config, understand
 from orchestrator.daemon import supervise
 from orchestrator.daemon.setup import Setup
-from orchestrator.settings import Address, Log
+from orchestrator.setting_types import Address
+from orchestrator.settings import Log
 from orchestrator.simulator import Simulator
 from orchestrator.simulator.keys import DEMO, Keys
 from orchestrator.store import demo, migrate, snapshot

@@ -14,7 +14,7 @@ from orchestrator import settings
 from orchestrator.config import open_config
 from orchestrator.errors import OrchestratorError
 from orchestrator.secret import Secret
-from orchestrator.settings import Address
+from orchestrator.setting_types import Address
 from orchestrator.simulator import Simulator, serve
 from orchestrator.simulator.keys import DEMO, Keys, TencentKeys, VolcengineKeys, ZegoKeys
 

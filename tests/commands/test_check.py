@@ -16,7 +16,7 @@ from orchestrator.commands.checks.finding import Finding
 from orchestrator.commands.checks.vendors import judge_vendor
 from orchestrator.commands.dev import configure
 from orchestrator.config import Config, understand
-from orchestrator.settings import Address
+from orchestrator.setting_types import Address
 from orchestrator.simulator import Simulator, serve
 from orchestrator.simulator.keys import DEMO
 from orchestrator.store.examine import NEEDED

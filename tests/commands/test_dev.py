@@ -17,7 +17,7 @@ import pytest
 from orchestrator.clock import boot_ns
 from orchestrator.commands.dev import configure
 from orchestrator.examples import EXAMPLES, TALK
-from orchestrator.settings import Address
+from orchestrator.setting_types import Address
 
 PATIENCE_NS = 60_000_000_000
 

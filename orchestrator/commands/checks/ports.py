@@ -12,7 +12,7 @@ from typing import Final
 from orchestrator.commands.checks.finding import Finding
 from orchestrator.config import Config
 from orchestrator.errors import OrchestratorError
-from orchestrator.settings import Address
+from orchestrator.setting_types import Address
 from orchestrator.store import daemons
 from orchestrator.store.engine import Database, StatementError
 
