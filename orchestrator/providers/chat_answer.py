@@ -90,9 +90,12 @@ class Answer:
     @property
     def ending(self) -> str:
         """Return the finish reason for the vendor, where need be one that the upstream owes."""
-        if self.finish_reason is not None:
-            return self.finish_reason
-        return "stop" if self._last_call is None else "tool_calls"
+        if self.finish_reason is None:
+            return "stop" if self._last_call is None else "tool_calls"
+        # Who is told of tool calls waits for them.
+        if self.finish_reason == "tool_calls" and not self._calls:
+            return "stop"
+        return self.finish_reason
 
     @property
     def usage(self) -> Mapping[str, int] | None:
@@ -225,4 +228,4 @@ def _whole(value: Any) -> int | None:
 
 def _text(fields: Mapping[str, Any], name: str, otherwise: str) -> str:
     value = fields.get(name)
-    return value if isinstance(value, str) else otherwise
+    return value if isinstance(value, str) and value else otherwise
