@@ -16,6 +16,7 @@ from orchestrator.core.command import Command
 from orchestrator.core.fact import Fact
 from orchestrator.core.model import Agent, Verb
 from orchestrator.core.outcome import Indefinite, NotSent, Outcome, Refused
+from orchestrator.providers.llm_form import LlmForm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +122,8 @@ class Provider(Protocol):
     caps: Caps
     limits: Mapping[str, int]
     """The vendor's documented calls per second for each action."""
+    llm: LlmForm
+    """How the vendor is told to ask a language model of one's own."""
 
     @property
     def site(self) -> str:

@@ -32,6 +32,7 @@ from orchestrator.providers.base import (
     without_asking,
 )
 from orchestrator.providers.fields import given
+from orchestrator.providers.llm import LlmForm
 from orchestrator.providers.reading import started
 from orchestrator.providers.signing import TC3Call, TC3Keys, sign_tc3
 from orchestrator.providers.spec import canonical_json, with_json_strings
@@ -52,6 +53,7 @@ from orchestrator.providers.tencent_commands import (
     fixed_fields,
     update_fields,
 )
+from orchestrator.providers.tencent_llm import FORM
 from orchestrator.providers.tencent_spec import JSON_FIELDS, is_numeric_room, start_problems
 from orchestrator.providers.tokens import make_user_sig
 
@@ -114,6 +116,7 @@ class Tencent:
     """Signs the callbacks of the application; set in the console."""
     caps: Caps = field(default=CAPS, init=False)
     limits: Mapping[str, int] = field(default_factory=lambda: LIMITS, init=False)
+    llm: LlmForm = field(default=FORM, init=False)
 
     @property
     def site(self) -> str:

@@ -37,6 +37,7 @@ from orchestrator.providers.base import (
     without_asking,
 )
 from orchestrator.providers.fields import given
+from orchestrator.providers.llm import LlmForm
 from orchestrator.providers.signing import Unsigned, V4Keys, canonical_query, sign_v4
 from orchestrator.providers.spec import canonical_json, with_json_strings
 from orchestrator.providers.volcengine_answers import (
@@ -56,6 +57,7 @@ from orchestrator.providers.volcengine_commands import (
     has_command,
     update_fields,
 )
+from orchestrator.providers.volcengine_llm import FORM
 from orchestrator.providers.volcengine_spec import (
     FIRST_GENERATION,
     asked_user_id,
@@ -118,6 +120,7 @@ class Volcengine(Provider):
     posts (`ServerMessageSignature` and its like)."""
     caps: Caps = field(init=False)
     limits: Mapping[str, int] = field(default_factory=lambda: LIMITS, init=False)
+    llm: LlmForm = field(default=FORM, init=False)
 
     def __post_init__(self) -> None:
         if self.api_version not in API_VERSIONS:

@@ -43,6 +43,7 @@ from orchestrator.providers.base import (
     without_asking,
 )
 from orchestrator.providers.fields import given
+from orchestrator.providers.llm import LlmForm
 from orchestrator.providers.reading import Verdict, printable, started, unreadable
 from orchestrator.providers.signing import Query, zego_query
 from orchestrator.providers.spec import canonical_json
@@ -68,6 +69,7 @@ from orchestrator.providers.zego_commands import (
     fixed_fields,
     update_fields,
 )
+from orchestrator.providers.zego_llm import FORM
 from orchestrator.providers.zego_spec import start_problems
 
 CAPS = Caps(
@@ -129,6 +131,7 @@ class Zego:
     """Signs the callbacks of the project; not the server secret."""
     caps: Caps = field(default=CAPS, init=False)
     limits: Mapping[str, int] = field(default_factory=lambda: LIMITS, init=False)
+    llm: LlmForm = field(default=FORM, init=False)
 
     @property
     def site(self) -> str:
