@@ -142,6 +142,7 @@ def test_a_finish_reason_is_one_of_openais(said: Any, reason: str | None) -> Non
         ([call(0, "", id="c", name="f"), call(0, "{}")], "tool_calls"),
         ([call(0, "{}", id="c", name="f"), payload("a")], "stop"),
         ([payload("a"), call(0, "{}", id="c", name="f")], "tool_calls"),
+        ([call(0, "", id="c", name="f"), payload("a"), call(0, "{}")], "tool_calls"),
         ([call(0, "{}", id="c", name="f"), payload(None, "stop")], "stop"),
         ([call(0, "{}", id="c", name="f"), payload("a", "tool_calls")], "tool_calls"),
         ([payload("a", "tool_calls")], "stop"),
@@ -203,6 +204,15 @@ def test_tool_calls_come_together_by_their_index() -> None:
         ([call(None, "1", id="a", name="f"), call(None, "2", id="b", name="g")], ["a1", "b2"]),
         ([call(None, "1", id="a", name="f"), call(None, "2")], ["a12"]),
         ([call(None, "1", name="f")], ["call_01"]),
+        (
+            [
+                call(0, "1", id="a", name="f"),
+                call(1, "2", id="b", name="g"),
+                call(0, "3"),
+                call(None, "4"),
+            ],
+            ["a134", "b2"],
+        ),
         # Ids and names again and again.
         ([call(0, "1", id="a", name="f"), call(0, "2", id="a", name="f")], ["a12"]),
         # An index or a part that is none.
@@ -250,7 +260,9 @@ def test_text_is_kept_only_where_that_is_asked(pieces: list[str], text: str) -> 
         keeping.collect(payload(piece))
         silent.collect(payload(piece))
     assert keeping.text == text
+    assert sum(map(len, keeping._kept)) <= TEXT_LIMIT
     assert silent.text == ""
+    assert silent._kept == []
 
 
 # --- what is no chunk
