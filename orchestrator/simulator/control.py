@@ -15,7 +15,9 @@ from aiohttp import web
 from orchestrator.simulator.courier import CALLBACK, Courier
 from orchestrator.simulator.faults import OF_CALLBACKS, OF_CALLS, Fault, Kind
 from orchestrator.simulator.keys import Keys, TencentKeys, VolcengineKeys, ZegoKeys
+from orchestrator.simulator.questions import Unheard, Utterance
 from orchestrator.simulator.simulation import Simulator
+from orchestrator.simulator.speech import Speech
 from orchestrator.simulator.tencent import NUMERIC, STRING
 from orchestrator.simulator.wire import parse_object
 from orchestrator.simulator.world import Agent, RoomKey, User, Vendor, Why
@@ -36,11 +38,15 @@ class _Wrong(Exception):  # noqa: N818 - it is the request that is wrong
         self.status = status
 
 
-def add_control_routes(app: web.Application, simulator: Simulator, courier: Courier) -> None:
+def add_control_routes(
+    app: web.Application, simulator: Simulator, courier: Courier, speech: Speech
+) -> None:
     """Add the routes below `/_sim/` to the application."""
-    control = _Control(simulator, courier)
+    control = _Control(simulator, courier, speech)
     app.router.add_get("/_sim/agents", _guarded(control.show_agents))
     app.router.add_post("/_sim/agents/{id}/end", _guarded(control.end_agent))
+    app.router.add_post("/_sim/agents/{id}/say", _guarded(control.say))
+    app.router.add_get("/_sim/turns", _guarded(control.show_turns))
     app.router.add_get("/_sim/calls", _guarded(control.show_calls))
     app.router.add_post("/_sim/users", _guarded(control.move_user))
     app.router.add_get("/_sim/faults", _guarded(control.show_faults))
@@ -55,9 +61,10 @@ def add_control_routes(app: web.Application, simulator: Simulator, courier: Cour
 class _Control:
     """The handlers of the routes."""
 
-    def __init__(self, simulator: Simulator, courier: Courier) -> None:
+    def __init__(self, simulator: Simulator, courier: Courier, speech: Speech) -> None:
         self._simulator = simulator
         self._courier = courier
+        self._speech = speech
 
     async def show_agents(self, request: web.Request) -> web.Response:
         """GET /_sim/agents: all agents ever; `?account=`, `?vendor=`, `?live=true` narrow it."""
@@ -80,18 +87,40 @@ class _Control:
         self._simulator.world.end(agent, why, now)
         return web.json_response(_show_agent(agent, now))
 
+    async def say(self, request: web.Request) -> web.Response:
+        """POST /_sim/agents/<id>/say: the user says something; the answer is the turn."""
+        body = await _read_object(request)
+        utterance = Utterance(
+            text=_text(body, "text"),
+            interrupt_after=_chunks(body, "interrupt_after"),
+            repeat=_flag(body, "repeat", default=False),
+        )
+        wait, zombie = _flag(body, "wait", default=True), _flag(body, "zombie", default=False)
+        self._simulator.world_now()
+        agent = self._find_agent(request.match_info["id"])
+        try:
+            spoken = await self._speech.say(agent, utterance, zombie=zombie)
+        except Unheard as unheard:
+            raise _Wrong(agent.id, str(unheard), HTTPStatus.CONFLICT) from unheard
+        if wait:
+            await spoken.ended.wait()
+        return web.json_response(spoken.turn.shown())
+
+    async def show_turns(self, request: web.Request) -> web.Response:
+        """GET /_sim/turns: the newest turns after `?since=`, oldest first."""
+        turns = self._simulator.turns
+        return web.json_response({"turns": turns.since(_since(request)), "last": turns.last})
+
     async def show_calls(self, request: web.Request) -> web.Response:
         """GET /_sim/calls: the newest calls after `?since=`, and the busiest second of each."""
-        since = request.query.get("since", "0")
-        if not since.isdecimal():
-            raise _Wrong("since", "the number of a call, as in `last`")
+        since = _since(request)
         worst = [
             {"vendor": vendor, "account": account, "action": action, "calls": calls}
             for (vendor, account, action), calls in sorted(self._simulator.pace.worst().items())
         ]
         calls = self._simulator.calls
         return web.json_response(
-            {"calls": calls.since(int(since)), "last": calls.last, "busiest_second": worst}
+            {"calls": calls.since(since), "last": calls.last, "busiest_second": worst}
         )
 
     async def move_user(self, request: web.Request) -> web.Response:
@@ -233,6 +262,7 @@ def _show_agent(agent: Agent, now: datetime) -> dict[str, Any]:
         "joined_at": _iso(agent.joined_at),
         "ended_at": _iso(agent.ended_at),
         "why": agent.why,
+        "own_llm": agent.llm is not None,
         "billed_s": agent.billed_s(now),
         "live": agent.is_live,
     }
@@ -264,6 +294,27 @@ def _count(body: Mapping[str, Any], name: str) -> int:
     value = body.get(name)
     if type(value) is not int or value < 1:
         raise _Wrong(name, "an integer from 1")
+    return value
+
+
+def _since(request: web.Request) -> int:
+    since = request.query.get("since", "0")
+    if not since.isdecimal():
+        raise _Wrong("since", "a number, as in `last`")
+    return int(since)
+
+
+def _chunks(body: Mapping[str, Any], name: str) -> int | None:
+    value = body.get(name)
+    if value is not None and (type(value) is not int or value < 0):
+        raise _Wrong(name, "an integer from 0")
+    return value
+
+
+def _flag(body: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    value = body.get(name, default)
+    if not isinstance(value, bool):
+        raise _Wrong(name, "true or false")
     return value
 
 

@@ -21,8 +21,10 @@ from aiohttp import web
 
 from orchestrator.simulator.control import add_control_routes
 from orchestrator.simulator.courier import Courier
+from orchestrator.simulator.echo_model import add_model_routes
 from orchestrator.simulator.faults import ANY_ACTION, Fault, Kind
 from orchestrator.simulator.simulation import Simulator
+from orchestrator.simulator.speech import Speech
 from orchestrator.simulator.wire import Answer, Call
 from orchestrator.simulator.world import Vendor
 
@@ -42,27 +44,29 @@ _ZEGO_MARKS = frozenset({"SignatureNonce", "SignatureVersion", "Signature", "Tim
 class Server:
     """Answers requests on behalf of the vendors of one simulator."""
 
-    def __init__(self, simulator: Simulator, courier: Courier) -> None:
+    def __init__(self, simulator: Simulator, courier: Courier, speech: Speech) -> None:
         self._simulator = simulator
         self._courier = courier
+        self._speech = speech
         self._closing: anyio.Event | None = None
-        self._carrying: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self, app: web.Application) -> None:  # noqa: ARG002 - aiohttp's signature
         """Prepare for requests, in the loop that will bring them."""
         self._closing = anyio.Event()
-        self._carrying = asyncio.create_task(  # noqa: TID251 - lives as long as the application
-            self._courier.run()
-        )
+        for work in (self._courier.run(), self._speech.run()):
+            self._tasks.append(
+                asyncio.create_task(work)  # noqa: TID251 - lives as long as the application
+            )
 
     async def close(self, app: web.Application) -> None:  # noqa: ARG002 - aiohttp's signature
-        """Let go of every request that hangs or is delayed, and carry no more callbacks."""
+        """Let go of every request that hangs or is delayed; carry and say nothing any more."""
         if self._closing is not None:
             self._closing.set()
-        if self._carrying is not None:
-            self._carrying.cancel()
+        for task in self._tasks:
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await self._carrying
+                await task
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer one vendor call, or let it meet its fault."""
@@ -157,12 +161,14 @@ class Server:
 def make_app(simulator: Simulator) -> web.Application:
     """Return the application: the vendors at `/`, the world's controls below `/_sim/`."""
     courier = Courier(simulator)
-    server = Server(simulator, courier)
+    speech = Speech(simulator)
+    server = Server(simulator, courier, speech)
     app = web.Application(client_max_size=LARGEST_BODY)
     app.on_startup.append(server.open)
     app.on_shutdown.append(server.close)
     app.router.add_route("*", "/", server.answer)
-    add_control_routes(app, simulator, courier)
+    add_control_routes(app, simulator, courier, speech)
+    add_model_routes(app, simulator)
     return app
 
 

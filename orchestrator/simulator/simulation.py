@@ -4,20 +4,25 @@ Two clocks: signatures, rate limits and the call log go by the clock given; the 
 delays, bills) by the same clock run `speed` times as fast from the simulator's beginning.
 """
 
+import random
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from orchestrator.clock import utc_now
+from orchestrator.simulator import tencent_llm, volcengine_llm, zego_llm
 from orchestrator.simulator.calls import CallLog
 from orchestrator.simulator.faults import Fault, Faults
 from orchestrator.simulator.keys import Keys, TencentKeys, VolcengineKeys, ZegoKeys
 from orchestrator.simulator.pace import Pace
+from orchestrator.simulator.questions import Question, Request, Unheard, Utterance
 from orchestrator.simulator.switches import Switches
 from orchestrator.simulator.tencent import Tencent
+from orchestrator.simulator.turns import Turn, TurnLog
 from orchestrator.simulator.volcengine import Volcengine
 from orchestrator.simulator.wire import Answer, Call, VendorApi
-from orchestrator.simulator.world import Listener, Vendor, Why, World
+from orchestrator.simulator.world import Agent, Listener, Vendor, Why, World
 from orchestrator.simulator.zego import Zego
 
 
@@ -26,7 +31,7 @@ class Simulator:
 
     Args:
         keys: the accounts they accept.
-        seed: of the faults by ratio.
+        seed: of the faults by ratio, and of what users say by themselves.
         speed: how many seconds of the world pass in one of the clock's.
         clock: tells the time, UTC.
         switches: what the documents leave open; the defaults if not given.
@@ -45,6 +50,8 @@ class Simulator:
         self.keys = tuple(keys)
         self.clock = clock
         self.faults = Faults(seed)
+        self.seed = seed
+        self._lots = random.SystemRandom()
         self._speed = speed
         self._initial = replace(switches) if switches is not None else Switches()
         self.switches = replace(self._initial)
@@ -52,7 +59,7 @@ class Simulator:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew: an empty world, no faults, no calls, the switches as at the beginning."""
+        """Begin anew: an empty world, no faults, calls or turns, the switches as at first."""
         self._began = self.clock()
         self.switches.turn(
             {name: shown["value"] for name, shown in self._initial.describe().items()}
@@ -60,6 +67,7 @@ class Simulator:
         self.faults.clear()
         self.pace = Pace()
         self.calls = CallLog()
+        self.turns = TurnLog()
         self.world = World(self.switches)
         for listener in self._listeners:
             self.world.listen(listener)
@@ -96,6 +104,63 @@ class Simulator:
         self.world.advance(now)
         return now
 
+    def listeners(self) -> list[Agent]:
+        """Return the agents in a room whose LLM is the customer's."""
+        rooms = self.world.rooms.values()
+        agents = (agent for room in rooms for agent in room.agents.values())
+        return [agent for agent in agents if agent.in_room and agent.llm is not None]
+
+    def begin_turn(
+        self, agent: Agent, utterance: Utterance, *, zombie: bool
+    ) -> tuple[Turn, Request]:
+        """Let the agent's user say something; return the turn, and what the vendor asks the LLM.
+
+        Args:
+            agent: who is spoken to.
+            utterance: what is said.
+            zombie: an agent that has ended hears it all the same.
+
+        Raises:
+            Unheard: with the reason.
+        """
+        self._require_ears(agent, zombie=zombie)
+        at = self.clock()
+        question = Question(
+            text=utterance.text,
+            round=self._vendors[agent.vendor].hear(agent, self.world_time(at)),
+            request_id=str(uuid.UUID(int=self._lots.getrandbits(128), version=4)),
+            at=at,
+        )
+        turn = Turn(
+            seq=self.turns.next_seq(),
+            at=at,
+            vendor=agent.vendor,
+            account=agent.account,
+            agent=agent.id,
+            handle=agent.handle,
+            room_id=agent.room.key.room_id,
+            user_id=agent.user_id,
+            round=question.round,
+            request_id=question.request_id,
+            zombie=not agent.is_live,
+            said=question.text,
+        )
+        self.turns.add(turn)
+        return turn, _WRITE_REQUEST[agent.vendor](agent, question)
+
+    def _require_ears(self, agent: Agent, *, zombie: bool) -> None:
+        if agent.llm is None:
+            raise Unheard("the agent has no LLM of the customer's to ask")
+        if not agent.is_live:
+            if not zombie:
+                raise Unheard("the agent has ended; with zombie it speaks all the same")
+            return
+        user = self.world.user(agent.room, agent.user_id)
+        if not agent.in_room:
+            raise Unheard("the agent is not in the room")
+        if not (user.present and user.publishing):
+            raise Unheard("the agent's user is not in the room, or publishes nothing")
+
     def serve(self, call: Call) -> Answer:
         """Let the vendor do what the call asks."""
         self.world.advance(call.world_at)
@@ -117,6 +182,13 @@ class Simulator:
     def refuse(self, call: Call, fault: Fault) -> Answer:
         """Let the vendor answer with the code of a scripted fault."""
         return self._vendors[call.vendor].refuse(call, fault.refusal())
+
+
+_WRITE_REQUEST: Mapping[Vendor, Callable[[Agent, Question], Request]] = {
+    Vendor.VOLCENGINE: volcengine_llm.write_request,
+    Vendor.TENCENT: tencent_llm.write_request,
+    Vendor.ZEGO: zego_llm.write_request,
+}
 
 
 def _require_one_secret_each(keys: Sequence[Keys]) -> None:

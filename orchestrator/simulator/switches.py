@@ -34,6 +34,15 @@ class Switches:
         "byte",
         default="code_point",
     )
+    llm_time_limits: bool = _switch(
+        "give up on a customer's LLM that is late (10 s, Timeout, 10 s; 30 s between chunks)",
+        default=True,
+    )
+    talk_every_s: int = _switch(
+        "seconds after which each user says something again, to an agent with an LLM of the "
+        "customer's (0: never)",
+        default=0,
+    )
 
     volcengine_qps: int = _switch("calls per second of each VoiceChat action", default=60)
     volcengine_lookup_qps: int = _switch("calls per second of GetRoomOnlineUsers", default=40)

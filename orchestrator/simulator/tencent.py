@@ -17,6 +17,7 @@ from orchestrator.providers.tokens import verify_user_sig
 from orchestrator.simulator.keys import TencentKeys
 from orchestrator.simulator.pace import Pace
 from orchestrator.simulator.tencent_bodies import BODIES, read_body
+from orchestrator.simulator.tencent_llm import own_llm
 from orchestrator.simulator.times import from_unix
 from orchestrator.simulator.wire import Answer, Call, Fields, Refusal, parse_object, to_json
 from orchestrator.simulator.world import Agent, Idleness, Room, RoomKey, Vendor, Why, World
@@ -83,6 +84,11 @@ class Tencent:
     def throttled(self, call: Call) -> Refusal:
         """Return the vendor's words for too many calls."""
         return Refusal("RequestLimitExceeded", f"{call.action}: too many requests per second")
+
+    def hear(self, agent: Agent, now: datetime) -> int:  # noqa: ARG002 - as the others'
+        """Let the agent's user be heard; return the round."""
+        agent.round += 1
+        return agent.round
 
     # --- the gateway ---
 
@@ -176,6 +182,7 @@ class Tencent:
             idleness=Idleness.NOBODY_PUBLISHES,
             idle_limit=timedelta(seconds=config.get("MaxIdleTime", IDLE_TIME_S)),
             started_at=call.world_at,
+            llm=own_llm(fields.get("LLMConfig", "{}")),
         )
         self._tasks[agent.handle] = agent
         self._sessions[agent.app_id, session_id] = agent
@@ -233,7 +240,9 @@ class Tencent:
         return {}
 
     def _update(self, call: Call, fields: Fields) -> Fields:
-        self._running(call, fields)
+        agent = self._running(call, fields)
+        if "LLMConfig" in fields:
+            agent.llm = own_llm(fields["LLMConfig"])
         return {}
 
     def _control(self, call: Call, fields: Fields) -> Fields:

@@ -8,7 +8,7 @@ Rule: the checks come in the order of the gateway: signature, action, pace, body
 import hmac
 import random
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from orchestrator.providers.signing import V4_ALGORITHM, Authorization, Unsigned
 from orchestrator.simulator.keys import VolcengineKeys
 from orchestrator.simulator.pace import Pace
 from orchestrator.simulator.times import parse_basic
+from orchestrator.simulator.volcengine_llm import own_llm, updated_llm
 from orchestrator.simulator.volcengine_updates import check_update
 from orchestrator.simulator.wire import (
     Answer,
@@ -92,6 +93,11 @@ class Volcengine:
         """Return the vendor's words for too many calls."""
         message = f"{call.action}: queries per second exceed the limit"
         return Refusal("FlowLimitExceeded.QPSOverLimit", message, 429)
+
+    def hear(self, agent: Agent, now: datetime) -> int:  # noqa: ARG002 - as the others'
+        """Let the agent's user be heard; return the round."""
+        agent.round += 1
+        return agent.round
 
     # --- the gateway ---
 
@@ -182,9 +188,7 @@ class Volcengine:
         if agent_user_id == user_id:
             _refuse("AgentConfig.UserId must differ from TargetUserId")
         key = (body["AppId"], room_id, task_id)
-        return self._begin(
-            call, key, user_id, agent_user_id, _idle_limit(config.get("IdleTimeout"))
-        )
+        return self._begin(call, key, user_id, agent_user_id, body)
 
     def _start_first(self, call: Call, body: Fields) -> object:
         room_id, user_id = _id(body, "RoomId"), _id(body, "UserId")
@@ -192,12 +196,13 @@ class Volcengine:
         default = f"voiceChat_{user_id}_{int(call.world_at.timestamp())}"
         agent_user_id = _id({"BotName": default} | config, "BotName", "Config.")
         key = (body["AppId"], room_id, "", user_id)
-        return self._begin(call, key, user_id, agent_user_id, _idle_limit(None))
+        return self._begin(call, key, user_id, agent_user_id, body)
 
     def _begin(
-        self, call: Call, key: tuple[str, ...], user_id: str, agent_user_id: str, idle: timedelta
+        self, call: Call, key: tuple[str, ...], user_id: str, agent_user_id: str, body: Fields
     ) -> object:
         """Start the task of this key, if it does not run."""
+        idle_limit = _idle_limit(body)
         call.ids |= {"user_id": user_id, "agent_user_id": agent_user_id}
         running = self._tasks.get(key)
         if running is not None and running.is_live:
@@ -214,8 +219,9 @@ class Volcengine:
             handle=key[2],
             version=call.version,
             idleness=Idleness.USER_ABSENT,
-            idle_limit=idle,
+            idle_limit=idle_limit,
             started_at=call.world_at,
+            llm=own_llm(body["Config"]),
         )
         self._tasks[key] = agent
         self._world.start(agent)
@@ -231,6 +237,7 @@ class Volcengine:
         agent = self._tasks.get(_task_key(call, body))
         if agent is None or not self._world.knows(agent, call.world_at):
             return self._unknown_task()
+        agent.llm = updated_llm(agent.llm, body)
         return self._success()
 
     def _stop(self, call: Call, body: Fields) -> object:
@@ -359,7 +366,9 @@ def _target(config: Fields) -> str:
     return _id({"TargetUserId": targets[0]}, "TargetUserId", "AgentConfig.")
 
 
-def _idle_limit(value: object) -> timedelta:
+def _idle_limit(body: Fields) -> timedelta:
+    config = body.get("AgentConfig")
+    value = config.get("IdleTimeout") if isinstance(config, dict) else None
     if value is None:
         return timedelta(seconds=IDLE_TIMEOUT_S)
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:

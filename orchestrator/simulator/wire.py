@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from orchestrator.simulator.world import Vendor
+from orchestrator.simulator.world import Agent, Vendor
 
 Fields = Mapping[str, Any]
 
@@ -88,6 +88,14 @@ class VendorApi(Protocol):
 
     def throttled(self, call: Call) -> Refusal:
         """Return the vendor's words for too many calls."""
+        ...
+
+    def hear(self, agent: Agent, now: datetime) -> int:
+        """Let the agent's user be heard; return the number of the round in which it is.
+
+        Raises:
+            Unheard: the agent does not listen now.
+        """
         ...
 
 

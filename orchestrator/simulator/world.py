@@ -9,13 +9,13 @@ absence is idleness, and for how long.
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from orchestrator.simulator.switches import Switches
 
@@ -73,6 +73,13 @@ class Room:
     agents: dict[int, "Agent"] = field(default_factory=dict)
 
 
+class Exchange(NamedTuple):
+    """What the user said, and as much of the answer as came."""
+
+    said: str
+    answered: str
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Agent:
     """One agent at a vendor, from its start to its end and ever after."""
@@ -98,6 +105,12 @@ class Agent:
     idle_since: datetime | None = None
     ended_at: datetime | None = None
     why: Why | None = None
+    llm: Mapping[str, Any] | None = field(default=None, repr=False)
+    """How the customer's own LLM is asked, in the vendor's fields; null: there is none."""
+    round: int = 0
+    """The newest round of the conversation."""
+    exchanges: tuple[Exchange, ...] = ()
+    """The newest of them, oldest first."""
 
     @property
     def id(self) -> str:

@@ -17,7 +17,7 @@ from orchestrator.simulator.keys import ZegoKeys
 from orchestrator.simulator.pace import Pace
 from orchestrator.simulator.times import from_unix
 from orchestrator.simulator.wire import Answer, Call, Fields, Refusal, parse_object, to_json
-from orchestrator.simulator.world import RoomKey, Vendor, World
+from orchestrator.simulator.world import Agent, RoomKey, Vendor, World
 from orchestrator.simulator.zego_agents import ZegoAgents
 
 WINDOW = timedelta(seconds=600)
@@ -93,6 +93,10 @@ class Zego:
         rooms = call.action in ROOM_ACTIONS
         code = self._switches.zego_rtc_rate_code if rooms else self._switches.zego_rate_code
         return Refusal(str(code), "QPS exceeds the limit")
+
+    def hear(self, agent: Agent, now: datetime) -> int:
+        """Let the agent's user be heard; return the round."""
+        return self._agents.hear(agent, now)
 
     # --- the gateway ---
 

@@ -20,6 +20,7 @@ from orchestrator.simulator.world import (
     Why,
     World,
 )
+from orchestrator.simulator.zego_llm import own_llm
 from orchestrator.simulator.zego_turns import Talk, Turns, begin_talk
 
 ACTIONS = (
@@ -132,6 +133,15 @@ class ZegoAgents:
 
     # --- instances ---
 
+    def hear(self, agent: Agent, now: datetime) -> int:
+        """Let the instance's user be heard; return the round. See `Turns.hear`."""
+        talk = self._talks.get((agent.app_id, agent.handle))
+        if talk is not None:
+            return self._turns.hear(talk, now)
+        # It has ended, and goes on all the same.
+        agent.round += 1
+        return agent.round
+
     def _create(self, call: Call, body: Fields) -> Fields:
         agent_id, user_id = _agent_id(body), _id(body, "UserId", 32)
         rtc, advanced = _object(body, "RTC"), _object(body, "AdvancedConfig")
@@ -161,12 +171,16 @@ class ZegoAgents:
             idleness=Idleness.USER_ABSENT,
             idle_limit=timedelta(seconds=idle_s),
             started_at=call.world_at,
+            llm=own_llm({**self._template(call, agent_id), **_blocks(body)}, body),
         )
         self._talks[agent.app_id, agent.handle] = begin_talk(agent, mode)
         live.add(agent)
         call.ids["task_id"] = agent.handle
         self._world.start(agent)
         return {"AgentInstanceId": agent.handle}
+
+    def _template(self, call: Call, agent_id: str) -> Fields:
+        return self._templates.get(call.key_id, {}).get(agent_id, {})
 
     def _require_template(self, call: Call, agent_id: str) -> None:
         known = agent_id in self._templates.get(call.key_id, {})
@@ -175,7 +189,8 @@ class ZegoAgents:
 
     def _update(self, call: Call, body: Fields) -> None:
         talk = self._talk(call, body)
-        _blocks(body)
+        if "LLM" in _blocks(body):
+            talk.agent.llm = own_llm(body, talk.agent.llm or body)
         rtc, advanced = _object(body, "RTC"), _object(body, "AdvancedConfig")
         if "UserStreamId" in rtc:
             _id(rtc, "UserStreamId", 128)

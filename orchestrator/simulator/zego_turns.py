@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from orchestrator.simulator.questions import Unheard
 from orchestrator.simulator.switches import Switches
 from orchestrator.simulator.wire import Fields, Refusal, is_text
 from orchestrator.simulator.world import Agent, User
@@ -33,8 +34,6 @@ class Talk:
     agent: Agent
     mode: int
     """CommunicationMode."""
-    round: int
-    """The newest round; ascending, by the pattern of the vendor's samples."""
     listening_to: str | None = None
     speaks_until: datetime | None = None
     drains_until: datetime | None = None
@@ -50,8 +49,12 @@ class Talk:
 
 
 def begin_talk(agent: Agent, mode: int) -> Talk:
-    """Return the conversation of an instance that has just been created."""
-    return Talk(agent=agent, mode=mode, round=int(agent.started_at.timestamp()) % 1_000_000 * 1000)
+    """Return the conversation of an instance that has just been created.
+
+    Rounds ascend from a large number, by the pattern of the vendor's samples.
+    """
+    agent.round = int(agent.started_at.timestamp()) % 1_000_000 * 1000
+    return Talk(agent=agent, mode=mode)
 
 
 class Turns:
@@ -76,7 +79,7 @@ class Turns:
             raise
         _take(talk, user_id, sequence, "start")
         if talk.listening_to == user_id:
-            return talk.round
+            return talk.agent.round
         if talk.listening_to is not None:
             raise Refusal("410001044", "start listening failed: another user is heard")
         talk.listening_to = user_id
@@ -100,13 +103,13 @@ class Turns:
         talk.listening_to = None
         if not body.get("CancelFlag"):
             self._speak(talk, now)
-        return talk.round
+        return talk.agent.round
 
     def _stop_unheard(self, talk: Talk) -> int:
         code = self._switches.zego_unheard_stop_code
         if code:
             raise Refusal(str(code), "stop listening failed: the user is not heard")
-        return talk.round
+        return talk.agent.round
 
     def say(self, talk: Talk, body: Fields, now: datetime) -> int:
         """Let the agent speak (SendAgentInstanceTTS); return the round.
@@ -140,17 +143,30 @@ class Turns:
         self._speak(talk, now)
         return self._next_round(talk)
 
+    def hear(self, talk: Talk, now: datetime) -> int:
+        """Let the user be heard; return the round. One press of a walkie-talkie is one round.
+
+        Raises:
+            Unheard: it is a walkie-talkie, and nobody presses its button.
+        """
+        if talk.mode != WALKIE_TALKIE:
+            self._speak(talk, now)
+            return self._next_round(talk)
+        if talk.listening_to is None:
+            raise Unheard("a walkie-talkie hears the user from StartListening to StopListening")
+        return talk.agent.round
+
     def interrupt(self, talk: Talk, now: datetime) -> int:
         """Silence the agent; return the round."""
         talk.speaks_until = now
-        return talk.round
+        return talk.agent.round
 
     def _speak(self, talk: Talk, now: datetime) -> None:
         talk.speaks_until = now + timedelta(milliseconds=self._switches.zego_answer_ms)
 
     def _next_round(self, talk: Talk) -> int:
-        talk.round += 1
-        return talk.round
+        talk.agent.round += 1
+        return talk.agent.round
 
     def _refuse_stale(self, talk: Talk, user_id: str, sequence: int | None, action: str) -> None:
         last = talk.last_sequence.get(user_id)
