@@ -34,6 +34,8 @@ _DEEPEST = 20
 _UNSEEN = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """What a terminal obeys or reorders a line by, and what some readers end a line at. A vendor's
 message may hold it, and JSON leaves it as it is."""
+_ISSUED = r"llm-[A-Za-z0-9_-]{43}"
+"""A token of our LLM gateway. Each agent has its own and none is stored: known by its form only."""
 _QUIET = ("sqlalchemy", "asyncio", "aiohttp.access")
 """Libraries that write statements and their parameters, hence rows, below WARNING."""
 
@@ -44,10 +46,9 @@ def logger(name: str) -> FilteringBoundLogger:
 
 
 class Redactor:
-    """Replaces the values of known secrets in a finished line."""
+    """Replaces the values of known secrets, and our own tokens, in a finished line."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._pattern: re.Pattern[str] | None = None
         self._values: frozenset[str] = frozenset()
         self.learn(secrets)
 
@@ -57,11 +58,11 @@ class Redactor:
         forms = {form for value in self._values for form in _forms(value)}
         # The longest first, or a secret that begins with another one would keep its end.
         ordered = sorted(forms, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+        self._pattern = re.compile("|".join([*map(re.escape, ordered), _ISSUED]))
 
     def clean(self, line: str) -> str:
         """Return the line without the values."""
-        return self._pattern.sub(HIDDEN, line) if self._pattern else line
+        return self._pattern.sub(HIDDEN, line)
 
 
 def configure(settings: Log, redactor: Redactor, stream: TextIO | None = None) -> None:

@@ -15,6 +15,7 @@ from structlog.contextvars import bound_contextvars
 
 from orchestrator.clock import boot_ns
 from orchestrator.core.model import Agent, Verb, WorkClass
+from orchestrator.core.outcome import NotSent
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.claim import Order
 from orchestrator.daemon.errand import Answer, Call, Errand
@@ -22,8 +23,9 @@ from orchestrator.daemon.lane_claim import CommandOrder
 from orchestrator.daemon.limiter import Limiter
 from orchestrator.daemon.monitoring.meter import Meter
 from orchestrator.daemon.settle import Settlement
+from orchestrator.daemon.spelling import Misspelt, Speaker, spell
 from orchestrator.daemon.transport import Transport
-from orchestrator.providers.base import Conversation, Provider, Stamp
+from orchestrator.providers.base import Conversation, Provider, Spec, Stamp, without_asking
 from orchestrator.providers.spec import resolve_secrets
 
 SETTLE_RESERVE_NS: Final = 1_000_000_000
@@ -32,6 +34,8 @@ SHORTEST_CALL: Final = timedelta(milliseconds=500)
 COMMAND_TIMEOUT: Final = timedelta(seconds=2)
 """Of a command: shorter than a lane's lease, because the next press waits behind it."""
 SHORTEST_COMMAND: Final = timedelta(milliseconds=100)
+
+_Begin = Callable[[Spec, Stamp], Conversation]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +113,9 @@ class Gateway:
         provider = self._provider(order.account.name, agent)
         match order.flight.verb:
             case Verb.START:
-                spec, _ = resolve_secrets(order.spec, self.book.secrets)
-                return provider.start(agent, spec, stamp)
+                return self._with_spec(order, provider, partial(provider.start, agent))
             case Verb.UPDATE:
-                spec, _ = resolve_secrets(order.spec, self.book.secrets)
-                return provider.update(agent, spec, stamp)
+                return self._with_spec(order, provider, partial(provider.update, agent))
             case Verb.STOP:
                 return provider.stop(agent, stamp)
             case Verb.FIND:
@@ -124,6 +126,18 @@ class Gateway:
                 return provider.poll(agent, stamp)
             case other:
                 assert_never(other)
+
+    def _with_spec(self, order: Order, provider: Provider, begin: _Begin) -> Conversation:
+        """Begin a conversation that carries the spec.
+
+        Nothing leaves if its words stand for nothing any more: the next claim says why.
+        """
+        flight = order.flight
+        speaker = Speaker(task_id=flight.task_id, agent=flight.agent, provider=provider)
+        spec = spell(order.spec, self.book, speaker)
+        if isinstance(spec, Misspelt):
+            return without_asking(NotSent(code=spec.reason, message=spec.message))
+        return begin(spec, self._stamp(order))
 
     def _command(self, order: CommandOrder) -> Conversation:
         name, command = order.account.name, order.flight.outgoing

@@ -9,7 +9,7 @@ Rule 2: nothing here knows the order of commands; `core.lane_decide` does.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, assert_never
@@ -20,8 +20,6 @@ from orchestrator.core.lane import (
     CommandFlight,
     Lane,
     LaneView,
-    Reason,
-    Refusal,
     Rest,
     Send,
     Settle,
@@ -30,11 +28,11 @@ from orchestrator.core.lane import (
 from orchestrator.core.lane_decide import decide_lane, settle_forgotten
 from orchestrator.core.lane_evolve import announce_lane
 from orchestrator.core.model import Account
-from orchestrator.daemon.book import AccountRuntime, Book
+from orchestrator.daemon.book import Book
 from orchestrator.daemon.claim import Present
 from orchestrator.daemon.limiter import Action, Ticket
+from orchestrator.daemon.refusals import find_refusals
 from orchestrator.daemon.stranger import NOBODY, account_name
-from orchestrator.providers.spec import resolve_secrets
 from orchestrator.store import accounts, lanes, rows
 from orchestrator.store.draft import Draft
 from orchestrator.store.engine import Connection
@@ -228,7 +226,7 @@ class _LaneClaim:
         account, refusals = replace(NOBODY, frozen=True), {}
         if runtime is not None:
             account = self.desk.book.account(name, self.standings.get(name), None)
-            refusals = dict(_refusals(runtime, self.desk.book, commands))
+            refusals = dict(find_refusals(runtime, self.desk.book, commands))
         status = one.row.status
         is_told_more = status.task_id in self.told_more or bool(one.changes)
         situation = situation_of(one.row, status.retired_at, is_told_more=is_told_more)
@@ -373,27 +371,3 @@ def _by_lane(commands: Iterable[Command]) -> dict[tuple[str, str], tuple[Command
     for command in commands:
         found[command.task_id, command.lane_user][command.id] = command
     return {key: tuple(some.values()) for key, some in found.items()}
-
-
-def _refusals(
-    runtime: AccountRuntime, book: Book, commands: Sequence[Command]
-) -> Iterator[tuple[str, Refusal]]:
-    """Find what the vendor has no call for, or would refuse, before a call is spent on it."""
-    for command in commands:
-        if runtime.provider.command_action(command) is None:
-            said = f"the vendor has no {command.kind.value}"
-            yield command.id, Refusal(reason=Reason.UNSUPPORTED, message=said)
-            continue
-        said = _problems(runtime, book, command)
-        if said:
-            yield command.id, Refusal(reason=Reason.INVALID_PAYLOAD, message=said)
-
-
-def _problems(runtime: AccountRuntime, book: Book, command: Command) -> str:
-    if not isinstance(command.payload, Mapping):
-        return "payload: expected an object that can be read, found one that is nested too deeply"
-    payload, unknown = resolve_secrets(command.payload, book.secrets, "payload")
-    wanted = replace(command, payload=payload)
-    return "; ".join(
-        str(problem) for problem in unknown or runtime.provider.command_problems(wanted)
-    )

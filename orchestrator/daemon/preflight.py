@@ -3,23 +3,21 @@
 No call is spent on a start that the vendor would refuse, or that would hit somebody else's agent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2s
-from typing import Any, Final
+from typing import Any
 
 from orchestrator.core.announce import Draw, new_agent
 from orchestrator.core.model import Agent, Row, Task
 from orchestrator.core.replace import replace
 from orchestrator.daemon.book import Book
-from orchestrator.providers.base import Problem, Provider, Spec
-from orchestrator.providers.spec import resolve_secrets
+from orchestrator.daemon.spelling import Misspelt, Speaker, connect, resolve, say, spell
+from orchestrator.providers.base import Provider, Spec
 from orchestrator.store import ledger
 from orchestrator.store.engine import Connection
 from orchestrator.store.reading import UNREAD, Read
-
-PROBLEMS_SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,18 +50,22 @@ class Start:
 
 
 def check(
-    connection: Connection, start: Start, secrets: Mapping[str, str], now: datetime
+    connection: Connection, start: Start, book: Book, now: datetime
 ) -> Agent | Unfit | Changed:
     """Return the ledger row to announce, or why not."""
     if not isinstance(start.spec, dict):
         return Unfit(reason="InvalidSpec", message="spec: expected a JSON object")
-    spec, unknown = resolve_secrets(start.spec, secrets)
-    if unknown:
-        return _unfit("UnknownSecret", unknown)
-    agent = start.agent or _draw(start, spec, now)
+    resolved = resolve(start.spec, book)
+    if isinstance(resolved, Misspelt):
+        return _unfit(resolved)
+    agent = start.agent or _draw(start, resolved, now)
+    speaker = Speaker(task_id=start.task.id, agent=agent, provider=start.provider)
+    spec = connect(resolved, book, speaker)
+    if isinstance(spec, Misspelt):
+        return _unfit(spec)
     problems = start.provider.problems(agent, spec)
     if problems:
-        return _unfit("InvalidSpec", problems)
+        return Unfit(reason="InvalidSpec", message=say(problems))
     named = replace(
         agent,
         body_digest=_digest(start.provider.body(agent, spec)),
@@ -85,21 +87,21 @@ def measure(one: Read, book: Book) -> Row:
     if not newest.is_known:
         return row
     provider = runtime.provider.at(newest.site)
-    digest = _fixed_digest(provider, newest, one.spec, book.secrets)
+    speaker = Speaker(task_id=row.task.id, agent=newest, provider=provider)
+    digest = _fixed_digest(speaker, one.spec, book)
     return replace(row, task=replace(row.task, fixed_digest=digest))
 
 
-def _fixed_digest(
-    provider: Provider, agent: Agent, spec: Any, secrets: Mapping[str, str]
-) -> str | None:
+def _fixed_digest(speaker: Speaker, spec: Any, book: Book) -> str | None:
     """Return what no update can change of a spec; null if the vendor would refuse it, or all."""
     if not isinstance(spec, dict):
         return None
-    resolved, unknown = resolve_secrets(spec, secrets)
-    if unknown or provider.problems(agent, resolved):
+    provider, agent = speaker.provider, speaker.agent
+    spelt = spell(spec, book, speaker)
+    if isinstance(spelt, Misspelt) or provider.problems(agent, spelt):
         return None
-    fixed = provider.fixed_body(agent, resolved)
-    return None if fixed == provider.body(agent, resolved) else _digest(fixed)
+    fixed = provider.fixed_body(agent, spelt)
+    return None if fixed == provider.body(agent, spelt) else _digest(fixed)
 
 
 def _digest(body: bytes) -> str:
@@ -112,10 +114,8 @@ def _draw(start: Start, spec: Spec, now: datetime) -> Agent:
     return new_agent(start.row, start.task, draw, now)
 
 
-def _unfit(reason: str, problems: tuple[Problem, ...]) -> Unfit:
-    shown = "; ".join(str(problem) for problem in problems[:PROBLEMS_SHOWN])
-    more = len(problems) - PROBLEMS_SHOWN
-    return Unfit(reason=reason, message=f"{shown}; and {more} more" if more > 0 else shown)
+def _unfit(misspelt: Misspelt) -> Unfit:
+    return Unfit(reason=misspelt.reason, message=misspelt.message)
 
 
 def _conflict(connection: Connection, start: Start, spec: Spec, agent: Agent) -> Unfit | None:
