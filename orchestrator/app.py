@@ -15,6 +15,7 @@ from orchestrator.core.model import Account
 from orchestrator.daemon.book import AccountRuntime, Keys
 from orchestrator.daemon.janitor import Keep
 from orchestrator.daemon.listening import Listen
+from orchestrator.daemon.llm.frame import LlmFrame, Upstream
 from orchestrator.daemon.setup import Setup
 from orchestrator.errors import UsageError
 from orchestrator.log import Redactor
@@ -33,6 +34,8 @@ from orchestrator.wake.sqlite import SqliteWaker
 
 POLL_EVERY: Final = timedelta(milliseconds=10)
 """With `wake = "poll"`: how often the daemon looks. It costs about a hundredth of a core."""
+COMPLETIONS: Final = "/chat/completions"
+"""What OpenAI's clients add to a base URL."""
 INSPECTED_POOL: Final = 3
 """The least that a database can be opened with. Of these one is used, while metrics are asked."""
 
@@ -70,6 +73,7 @@ def build(config: Config, redactor: Redactor, abandoned: Iterable[str] = ()) -> 
         command_ttl=timedelta(milliseconds=config.lanes.command_ttl_ms),
         callbacks=_listen("callbacks.listen", config.callbacks.listen),
         max_body_bytes=config.callbacks.max_body_bytes,
+        llm=_llm_frame(config.llm_gateway),
         metrics=_listen("metrics.listen", config.metrics.listen),
         open_inspected=partial(_open, config.database, INSPECTED_POOL),
         abandoned=given_up,
@@ -81,6 +85,9 @@ def build_keys(config: Config) -> Keys:
     return Keys(
         accounts=build_accounts(config),
         secrets=reveal_secrets(config),
+        upstreams={
+            name: _upstream(name, upstream) for name, upstream in config.llm_upstreams.items()
+        },
         stops_foreign=config.orphans.foreign == "stop",
     )
 
@@ -138,6 +145,7 @@ def _keep(retention: settings.Retention) -> Keep:
     return Keep(
         events=timedelta(days=retention.events_days),
         commands=timedelta(days=retention.commands_days),
+        turns=timedelta(days=retention.turns_days),
         ended=ended,
     )
 
@@ -151,13 +159,14 @@ def _runtime(name: str, configured: settings.Account, config: Config) -> Account
         limits={**provider.limits, **wanted},
         call_timeout=timedelta(milliseconds=configured.call_timeout_ms),
         max_agents=configured.max_agents,
+        token_secret=_vendor_key(configured),
     )
 
 
 def _account(
     name: str, configured: settings.Account, retry: settings.Retry, provider: Provider
 ) -> Account:
-    longest = configured.max_duration_s
+    longest, idle_s = configured.max_duration_s, configured.idle_timeout_s
     return Account(
         name=name,
         caps=provider.caps,
@@ -167,9 +176,62 @@ def _account(
         poll=timedelta(seconds=configured.poll_s),
         start_within=timedelta(seconds=configured.start_within_s),
         max_duration=None if longest is None else timedelta(seconds=longest),
+        idle_timeout=None if idle_s is None else timedelta(seconds=idle_s),
         retry_base=timedelta(milliseconds=retry.base_ms),
         retry_cap=timedelta(milliseconds=retry.cap_ms),
     )
+
+
+def _llm_frame(configured: settings.LlmGateway) -> LlmFrame | None:
+    """Return what the gateway is given; null: there is none."""
+    listen = _listen("llm_gateway.listen", configured.listen)
+    if listen is None or configured.public_url is None:
+        return None
+    secrets = (configured.token_secret, configured.former_token_secret)
+    return LlmFrame(
+        listen=listen,
+        public_url=configured.public_url,
+        token_secrets=tuple(secret.reveal() for secret in secrets if secret is not None),
+        max_body_bytes=configured.max_body_bytes,
+        first_token_timeout=timedelta(milliseconds=configured.first_token_timeout_ms),
+        total_timeout=timedelta(milliseconds=configured.total_timeout_ms),
+        apology=configured.apology,
+        keep_text=configured.keep_text,
+    )
+
+
+def _upstream(name: str, configured: settings.LlmUpstream) -> Upstream:
+    headers = {key: _text(value) for key, value in configured.headers.items()}
+    if configured.api_key is not None:
+        headers["Authorization"] = f"Bearer {configured.api_key.reveal()}"
+    is_whole = configured.url.endswith(COMPLETIONS)
+    return Upstream(
+        name=name,
+        url=configured.url if is_whole else configured.url + COMPLETIONS,
+        headers=headers,
+        model=configured.model or None,
+        fallback=configured.fallback,
+        pass_fields=frozenset(configured.pass_fields),
+        pass_headers=frozenset(name.lower() for name in configured.pass_headers),
+        counts_tokens=configured.count_tokens,
+    )
+
+
+def _text(value: str | Secret) -> str:
+    return value.reveal() if isinstance(value, Secret) else value
+
+
+def _vendor_key(configured: settings.Account) -> str:
+    """Return the key that every account has and only its daemons and its vendor know."""
+    match configured:
+        case settings.VolcengineAccount():
+            return configured.secret_access_key.reveal()
+        case settings.TencentAccount():
+            return configured.secret_key.reveal()
+        case settings.ZegoAccount():
+            return configured.server_secret.reveal()
+        case _:
+            assert_never(configured)
 
 
 def _volcengine(configured: settings.VolcengineAccount) -> Provider:

@@ -22,6 +22,7 @@ PACKAGE_OWNERS = {
     "aiohttp": (
         "daemon/transport",
         "daemon/callbacks",
+        "daemon/llm/",
         "daemon/monitoring/server",
         "simulator/",
     ),
@@ -34,8 +35,8 @@ PACKAGE_OWNERS = {
 
 CALL_OWNERS = {
     # The HTTP client: all that leaves us leaves through one file. The simulator posts callbacks.
-    "aiohttp.ClientSession": ("daemon/transport", "simulator/"),
-    "aiohttp.TCPConnector": ("daemon/transport", "simulator/"),
+    "aiohttp.ClientSession": ("daemon/transport", "daemon/llm/upstream", "simulator/"),
+    "aiohttp.TCPConnector": ("daemon/transport", "daemon/llm/upstream", "simulator/"),
     # The environment.
     "os.environ": ("config",),
     "os.getenv": ("config",),

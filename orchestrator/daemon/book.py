@@ -7,21 +7,27 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import ceil
 from statistics import median_low
 from typing import Final
 from urllib.parse import urlsplit
 
 from orchestrator.clock import Anchor
 from orchestrator.core.breaker import Breaker
-from orchestrator.core.model import Account
+from orchestrator.core.model import Account, Agent
 from orchestrator.core.outcome import Outcome
 from orchestrator.core.replace import replace
+from orchestrator.daemon.llm.frame import LlmFrame, Upstream
 from orchestrator.daemon.timekeeper import Timekeeper
 from orchestrator.providers.base import Provider
+from orchestrator.providers.llm import LlmEndpoint
+from orchestrator.providers.ticket import Ticket, derive_key, sign
 from orchestrator.store.accounts import Standing
 
 OFFSETS_KEPT: Final = 9
 """A vendor's `Date` has whole seconds and its way takes time: the median of a few is enough."""
+ATTEMPTS: Final = 2
+"""Upstreams that are asked for one turn at most: the one that a spec names, and its fallback."""
 PROBE_WITHIN: Final = timedelta(seconds=15)
 """How long a probe may take before another start is let through."""
 DENIED_RETRY: Final = timedelta(seconds=60)
@@ -39,6 +45,8 @@ class AccountRuntime:
     call_timeout: timedelta
     max_agents: int | None
     """Agents at a time; null: no limit of ours."""
+    token_secret: str = field(repr=False)
+    """What its agents' tokens for the LLM gateway are made with, if there is no other secret."""
 
     @property
     def host(self) -> str:
@@ -55,6 +63,8 @@ class Keys:
     """By the name that rows use."""
     secrets: Mapping[str, str] = field(repr=False)
     """What `{"$secret": "name"}` resolves to, by name."""
+    upstreams: Mapping[str, Upstream] = field(default_factory=dict)
+    """The models behind the LLM gateway, by the name that specs use."""
     stops_foreign: bool = False
     """Whether agents are stopped that none of our databases started."""
 
@@ -62,9 +72,12 @@ class Keys:
 class Book:
     """The accounts of this daemon, by the name that rows use."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, llm: LlmFrame | None = None) -> None:
+        """`llm`: the LLM gateway of this daemon, if it has one."""
         self.runtimes: Mapping[str, AccountRuntime] = keys.accounts
         self.secrets = keys.secrets
+        self.upstreams = keys.upstreams
+        self.llm = llm
         self.stops_foreign = keys.stops_foreign
         self.timekeeper = Timekeeper()
         self._former: dict[str, AccountRuntime] = {}
@@ -82,11 +95,45 @@ class Book:
         self._former |= self.runtimes
         self.runtimes = keys.accounts
         self.secrets = keys.secrets
+        self.upstreams = keys.upstreams
         self.stops_foreign = keys.stops_foreign
 
     def runtime(self, name: str) -> AccountRuntime:
         """Return an account; one that a reload removed is still there for calls in flight."""
         return self.runtimes.get(name) or self._former[name]
+
+    def endpoint(
+        self, account: str, agent: Agent, task_id: str, upstream: str
+    ) -> LlmEndpoint | None:
+        """Return where an agent shall ask for words; null: there is no gateway, or no such model.
+
+        It is the same at each call, so that a start that is sent again is the same start.
+        """
+        if self.llm is None or upstream not in self.upstreams:
+            return None
+        ticket = Ticket(
+            upstream=upstream,
+            account=account,
+            room_id=agent.room_id,
+            user_id=agent.user_id,
+            task_id=task_id,
+            incarnation=agent.incarnation,
+            agent_id=agent.id,
+        )
+        return LlmEndpoint(
+            url=self.llm.public_url + ticket.path,
+            key=sign(ticket, self.token_keys(account)[0]),
+            model=upstream,
+            patience_s=ATTEMPTS * ceil(self.llm.first_token_timeout.total_seconds()) + 1,
+        )
+
+    def token_keys(self, account: str) -> tuple[bytes, ...]:
+        """Return what tokens of this account's agents may be made with; new ones with the first."""
+        secrets = self.llm.token_secrets if self.llm is not None else ()
+        if not secrets:
+            known = (self.runtimes.get(account), self._former.get(account))
+            secrets = tuple(runtime.token_secret for runtime in known if runtime is not None)
+        return tuple(derive_key(secret, account) for secret in secrets)
 
     def account(self, name: str, standing: Standing | None, amnesty_at: datetime | None) -> Account:
         """Return the account as a decision has to see it now; how full it is comes from the claim.

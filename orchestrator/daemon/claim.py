@@ -20,7 +20,6 @@ from orchestrator.core.announce import abandon, announce
 from orchestrator.core.arrange import arrange, lease, park
 from orchestrator.core.deadline import lapse
 from orchestrator.core.decide import decide
-from orchestrator.core.fact import in_order
 from orchestrator.core.hearing import hear
 from orchestrator.core.incarnation import fail, supersede
 from orchestrator.core.model import (
@@ -43,6 +42,8 @@ from orchestrator.daemon.gates import Gates
 from orchestrator.daemon.limiter import Ticket
 from orchestrator.daemon.preflight import Changed, Unfit
 from orchestrator.daemon.stranger import account_name, address, estrange
+from orchestrator.daemon.telling import tell
+from orchestrator.providers.llm import asked_upstream
 from orchestrator.store import accounts, rows
 from orchestrator.store.accounts import Standing
 from orchestrator.store.draft import Draft
@@ -268,7 +269,7 @@ class _Claim:
             name=self.desk.draw_name(),
             neighbours=[agent for _, agent in self.draft.new_agents],
         )
-        match preflight.check(self.connection, start, self.desk.book.secrets, self.now):
+        match preflight.check(self.connection, start, self.desk.book, self.now):
             case Agent() as agent:
                 return agent
             case Unfit(reason=reason, message=message):
@@ -299,6 +300,9 @@ class _Claim:
         row = lease(row, until, account, self.now)
         self._record(one, replace(step, row=row), lease_until=until)
         self.room[account.name, call.work_class] -= 1
+        if call.verb in _WITH_SPEC and row.task is not None:
+            provider = self.desk.book.runtimes[row.task.account].provider
+            self.draft.note_upstream(row.task, asked_upstream(provider.llm, one.spec))
         if call.verb is Verb.START:
             self.gates.note_start(account, is_new=call.agent is None or agent.is_idle)
         self.claimed.orders.append(
@@ -343,40 +347,14 @@ class _Claim:
         owner = None if lease_until is None else self.desk.daemon_id
         self.draft.hold(step.row, owner, lease_until)
         self.draft.turn(one.row.status, step.row.status)
-        self._tell(one, step)
+        tell(self.draft, one, step, self.desk.daemon_name)
 
     def _forget(self, one: Read, step: Step) -> None:
         self.draft.taken.extend(one.changes)
         self.draft.ledger(one.row.agents, step.row, step.ended)
         self.draft.told.extend(one.told)
         self.draft.forget(step.row)
-        self._tell(one, step)
-
-    def _tell(self, one: Read, step: Step) -> None:
-        """Say who wished what, and what time or a mistake in the row did without a call."""
-        for change in one.changes:
-            if change.what is not What.FACT:
-                self.draft.tell("wish", step.row, actor=change.actor, action=change.what.value)
-        for fact in in_order(one.facts):
-            self.draft.tell(
-                "callback",
-                step.row,
-                actor="vendor",
-                action=fact.event.value,
-                code=fact.code,
-                message=fact.message,
-            )
-        before, after = one.row.status.phase, step.row.status.phase
-        if before is not after:
-            status = step.row.status
-            self.draft.tell(
-                "phase",
-                step.row,
-                actor=self.desk.daemon_name,
-                code=status.reason,
-                message=status.message or status.end_reason,
-                phase_before=before.value,
-            )
+        tell(self.draft, one, step, self.desk.daemon_name)
 
 
 def _changed_at(one: Read, call: Call) -> datetime | None:

@@ -40,12 +40,18 @@ class Keep:
 
     events: timedelta
     commands: timedelta
+    turns: timedelta
     ended: timedelta | None
 
     def before(self, now: datetime) -> Cutoffs:
         """Return before when things are forgotten."""
         ended = None if self.ended is None else now - self.ended
-        return Cutoffs(events=now - self.events, commands=now - self.commands, ended=ended)
+        return Cutoffs(
+            events=now - self.events,
+            commands=now - self.commands,
+            turns=now - self.turns,
+            ended=ended,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from uuid import uuid4
 import anyio
 import structlog
 
-from orchestrator.core.fact import Event
+from orchestrator.core.fact import Event, Fact
 from orchestrator.core.model import Agent
 from orchestrator.core.orphan import (
     Owner,
@@ -249,7 +249,7 @@ class Watch:
             user_id=agent.user_id,
             agent_user_id=agent.name,
             vendor_task_id=agent.vendor_task_id,
-            source="lookup" if fact.event is Event.SEEN else "callback",
+            source=_source(fact),
             ours=ours,
             stop=stop,
             first_seen_at=seen_at,
@@ -297,3 +297,10 @@ class Watch:
     def _take_up(self, connection: Connection, found: Found, agent: Agent, now: datetime) -> None:
         status = attend(agent, status_id.of_orphan(found.id), now, stop=found.stop)
         orphans.take_up(connection, found, agent, status)
+
+
+def _source(fact: Fact) -> str:
+    """Return who told of an agent (`orphan_task.source`)."""
+    if fact.is_asking:
+        return "gateway"
+    return "lookup" if fact.event is Event.SEEN else "callback"

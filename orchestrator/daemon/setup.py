@@ -7,6 +7,7 @@ from datetime import timedelta
 from orchestrator.daemon.book import Keys
 from orchestrator.daemon.janitor import Keep
 from orchestrator.daemon.listening import Listen
+from orchestrator.daemon.llm.frame import LlmFrame
 from orchestrator.daemon.sd_notify import SILENT, Notifier
 from orchestrator.store.engine import Database
 from orchestrator.wake.base import Waker
@@ -38,6 +39,8 @@ class Setup:
     """Where the vendors post to; null: nowhere."""
     max_body_bytes: int
     """The longest callback that is read."""
+    llm: LlmFrame | None
+    """The LLM gateway; null: there is none."""
     metrics: Listen | None
     """Where metrics and health are asked for; null: nowhere."""
     open_inspected: Callable[[], Database]

@@ -11,7 +11,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import uuid4
 
@@ -72,6 +72,7 @@ async def _run(setup: Setup, meter: Meter, monitoring: MonitoringServer) -> None
     with (
         _hold(setup),
         listening.bind(setup.callbacks) as callbacks,
+        listening.bind(setup.llm.listen if setup.llm is not None else None) as llm,
         anyio.open_signal_receiver(*SIGNALS) as signals,
     ):
         begun = await _begin_unless_asked_to_end(setup, signals)
@@ -79,7 +80,8 @@ async def _run(setup: Setup, meter: Meter, monitoring: MonitoringServer) -> None
             return
         _spare_collector()
         try:
-            await _Daemon(Wiring(setup, begun, meter), callbacks, monitoring).serve(signals)
+            ports = _Ports(callbacks=callbacks, llm=llm)
+            await _Daemon(Wiring(setup, begun, meter), ports, monitoring).serve(signals)
         finally:
             await _sign_off(setup, begun)
 
@@ -130,7 +132,7 @@ async def _begin_unless_asked_to_end(
 
 async def _begin(setup: Setup) -> Begun:
     """Register this daemon. Raises UsageError."""
-    book = Book(setup.keys)
+    book = Book(setup.keys, setup.llm)
     one = daemons.Daemon(
         id=str(uuid4()),
         name=setup.name,
@@ -188,15 +190,21 @@ async def _sign_off(setup: Setup, begun: Begun) -> None:
     log.info("stopped", daemon=setup.name)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ports:
+    """Where this daemon listens; null: nowhere."""
+
+    callbacks: socket.socket | None
+    llm: socket.socket | None
+
+
 class _Daemon:
     """A daemon that runs, from its first pass to the last outcome."""
 
-    def __init__(
-        self, wiring: Wiring, callbacks: socket.socket | None, monitoring: MonitoringServer
-    ) -> None:
+    def __init__(self, wiring: Wiring, ports: _Ports, monitoring: MonitoringServer) -> None:
         self.wiring = wiring
         self.setup = wiring.setup
-        self.callbacks = callbacks
+        self.ports = ports
         self.monitoring = monitoring
         self.working = anyio.CancelScope()
         self.missing = self.setup.abandoned
@@ -229,8 +237,10 @@ class _Daemon:
             outcomes.start_soon(loops.settling.run)
             outcomes.start_soon(loops.lane_settling.run)
             # The last calls may be told of at once, so callbacks are heard until those have ended.
-            hearing = self.wiring.receive_callbacks(self.callbacks)
-            async with hearing, anyio.create_task_group() as calls:
+            hearing = self.wiring.receive_callbacks(self.ports.callbacks)
+            # Turns have their last while beside the calls', and a shorter one.
+            talking = self.wiring.serve_llm(self.ports.llm)
+            async with hearing, anyio.create_task_group() as calls, talking:
                 async with anyio.create_task_group() as passes:
                     passes.start_soon(loops.tasks.run, calls)
                     passes.start_soon(loops.lanes.run, calls)

@@ -5,7 +5,7 @@ Rule 2: what several parts share is made once, here: the book, the limiter, the 
 """
 
 import secrets as lots
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from socket import socket
 
@@ -23,6 +23,8 @@ from orchestrator.daemon.lane_scheduler import LaneParts, LaneScheduler
 from orchestrator.daemon.lane_settle import LaneSettling
 from orchestrator.daemon.lane_settler import LaneSettler
 from orchestrator.daemon.limiter import Action, Limiter
+from orchestrator.daemon.llm.serving import serve_llm
+from orchestrator.daemon.monitoring.llm_meter import LlmMeter
 from orchestrator.daemon.monitoring.meter import Meter
 from orchestrator.daemon.monitoring.vitals import Vitals
 from orchestrator.daemon.pulse import Pulse
@@ -71,6 +73,7 @@ class Wiring:
         self.setup = setup
         self.begun = begun
         self.book = begun.book
+        self.meter = meter
         self.tally = CallTally()
         self.callback_tally = CallbackTally()
         self.pulse = Pulse()
@@ -102,18 +105,20 @@ class Wiring:
 
     def receive_callbacks(self, bound: socket | None) -> AbstractAsyncContextManager[None]:
         """Receive callbacks while the context is open."""
-        desk = recorder.Desk(
-            database=self.setup.database,
-            daemon_name=self.setup.name,
-            nudge=self.tasks_seat.nudge,
-        )
         mailbox = callbacks.Mailbox(
             book=self.book,
             tally=self.callback_tally,
             now=self.book.timekeeper.now,
             max_body_bytes=self.setup.max_body_bytes,
         )
-        return callbacks.receive(bound, desk, mailbox)
+        return callbacks.receive(bound, self._recorder_desk(), mailbox)
+
+    def serve_llm(self, bound: socket | None) -> AbstractAsyncContextManager[None]:
+        """Serve what agents ask for while the context is open."""
+        if bound is None or self.setup.llm is None:
+            return nullcontext()
+        meter = LlmMeter(self.meter.registry)
+        return serve_llm(bound, self.setup.llm, self.book, meter, self._recorder_desk())
 
     def orphans(self) -> orphans.Watch:
         """Return the watch for what runs at the vendors and has no row."""
@@ -150,6 +155,13 @@ class Wiring:
             pulse=self.pulse,
             waker=waker,
             is_draining=scheduler.is_draining,
+        )
+
+    def _recorder_desk(self) -> recorder.Desk:
+        return recorder.Desk(
+            database=self.setup.database,
+            daemon_name=self.setup.name,
+            nudge=self.tasks_seat.nudge,
         )
 
     def _settler_desk(self) -> settler.Desk:

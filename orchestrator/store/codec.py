@@ -42,7 +42,8 @@ TASK_COLUMNS: tuple[str, ...] = (
     "id", "account", "room_id", "user_id", "desired_state", "start_at", "start_by", "stop_at",
     "restart_policy", "priority", "created_at", "heartbeat_at", "heartbeat_timeout_s", "owner",
 )  # fmt: skip
-"""In the order in which `to_task` wants them, followed by the owner's time-out and heartbeat."""
+"""In the order in which `to_task` wants them, followed by the owner's time-out and heartbeat, and by
+the upstream that its agent asks and when it last did."""
 
 _STATUS_WORDS: Mapping[str, type[StrEnum]] = {
     "phase": Phase,
@@ -88,11 +89,11 @@ def from_agent(agent: Agent) -> dict[str, Any]:
 
 
 def to_task(row: Sequence[Any]) -> Task:
-    """Return the task of a row selected as `TASK_COLUMNS` and its owner's two columns.
+    """Return the task of a row selected as `TASK_COLUMNS` and what follows them.
 
     Raises UnreadableError.
     """
-    columns = (*TASK_COLUMNS, "owner_timeout_s", "owner_heartbeat_at")
+    columns = (*TASK_COLUMNS, "owner_timeout_s", "owner_heartbeat_at", "upstream", "talked_at")
     _check_times(columns, row)
     v = dict(zip(columns, row, strict=True))
     _check_addable(v)
@@ -114,6 +115,8 @@ def to_task(row: Sequence[Any]) -> Task:
         owner_heartbeat_at=v["owner_heartbeat_at"],
         owner_timeout=_seconds("owner_timeout_s", v["owner_timeout_s"]),
         owner_missing=has_owner and v["owner_timeout_s"] is None,
+        upstream=v["upstream"],
+        talked_at=v["talked_at"],
     )
 
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from orchestrator.core.model import Agent, Change, Phase, Row, Status
-from orchestrator.store import fact_reading, lanes, ledger, orphans, rows, status_id
+from orchestrator.core.model import Agent, Change, Phase, Row, Status, Task
+from orchestrator.store import fact_reading, lanes, ledger, llm_tasks, orphans, rows, status_id
 
 EVENT_KEYS = (
     "at", "task_id", "command_id", "orphan_id", "account", "incarnation", "actor", "event",
@@ -38,6 +38,7 @@ class Draft:
     dismissed: list[tuple[Row, str]] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
+    upstreams: list[llm_tasks.Told] = field(default_factory=list)
     turned: list[str] = field(default_factory=list)
     """Tasks whose agent has begun or ceased to run: their lanes wait for that."""
 
@@ -81,6 +82,12 @@ class Draft:
         if (before.phase is Phase.RUNNING) is not (after.phase is Phase.RUNNING):
             self.turned.append(after.task_id)
 
+    def note_upstream(self, task: Task, upstream: str | None) -> None:
+        """Write which upstream the agent of a task is told to ask, if that is news."""
+        if upstream != task.upstream:
+            told = llm_tasks.Told(task_id=task.id, account=task.account, upstream=upstream)
+            self.upstreams.append(told)
+
     def tell(self, event: str, row: Row, **values: Any) -> None:
         """Append an event about a row. `values` are columns of `agent_event`."""
         status = row.status
@@ -104,6 +111,8 @@ class Draft:
         rows.take_changes(connection, self.taken)
         rows.forget(connection, self.forgotten)
         lanes.forget(connection, self.forgotten)
+        llm_tasks.note(connection, self.upstreams)
+        llm_tasks.forget(connection, self.forgotten)
         orphans.write(connection, self.orphans)
         for row, reason in self.dismissed:
             orphans.dismiss(connection, row, reason)

@@ -24,7 +24,8 @@ from orchestrator.store.schema import vendor_agent, vendor_fact
 OLDEST: Final = timedelta(days=1)
 """No vendor tells again for longer than a minute. Who is told of a longer past is told a lie."""
 _SIGNS_OF_LIFE: Final = frozenset({Event.ALIVE, Event.SEEN})
-"""What tells nothing of an agent that is known but that it lives."""
+"""What tells nothing of an agent that is known but that it lives. Of one that asks our gateway that
+has been judged before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +150,9 @@ def _without_known(told: Iterable[Told], ledger: _Ledger) -> list[Told]:
             facts=tuple(
                 fact
                 for fact in one.facts
-                if fact.event not in _SIGNS_OF_LIFE or not ledger.knows(one.account, fact)
+                if fact.is_asking
+                or fact.event not in _SIGNS_OF_LIFE
+                or not ledger.knows(one.account, fact)
             ),
         )
         for one in told

@@ -56,7 +56,9 @@ class Read:
     def is_watched(self) -> bool:
         """Whether somebody's silence would end it."""
         task = self.row.task
-        return task is not None and (task.heartbeat_timeout or task.owner_timeout) is not None
+        if task is None:
+            return False
+        return (task.heartbeat_timeout or task.owner_timeout or task.upstream) is not None
 
 
 def read(connection: Connection, locked: Sequence[Sequence[Any]], now: datetime) -> list[Read]:

@@ -35,7 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.selectable import FromClause
 
 from orchestrator.core.model import Phase, What
-from orchestrator.store import lanes, rows, status_id
+from orchestrator.store import lanes, llm_tasks, rows, status_id
 from orchestrator.store.engine import one_of
 from orchestrator.store.schema import (
     agent_command,
@@ -43,6 +43,7 @@ from orchestrator.store.schema import (
     agent_status,
     agent_task,
     call_minute,
+    llm_turn,
     orphan_task,
     task_change,
     vendor_agent,
@@ -61,6 +62,7 @@ class Cutoffs:
 
     events: datetime
     commands: datetime
+    turns: datetime
     ended: datetime | None
 
 
@@ -206,6 +208,7 @@ class _Tasks(Judged):
         connection.execute(_DROP_WISHES, {"ids": ids})
         rows.forget(connection, ids)
         lanes.forget(connection, ids)
+        llm_tasks.forget(connection, ids)
 
 
 # --- what may go ---
@@ -217,6 +220,10 @@ def _events(before: Cutoffs) -> datetime:
 
 def _commands(before: Cutoffs) -> datetime:
     return before.commands
+
+
+def _turns(before: Cutoffs) -> datetime:
+    return before.turns
 
 
 def _ended(before: Cutoffs) -> datetime | None:
@@ -261,6 +268,7 @@ TASKS: Final = _Tasks(
 KINDS: Final[tuple[Kind, ...]] = (
     Plain(agent_event.c.at, _events),
     Plain(call_minute.c.minute, _events),
+    Plain(llm_turn.c.at, _turns),
     # What nobody has applied may be all that tells of an end.
     Plain(vendor_fact.c.received_at, _events, vendor_fact.c.taken_at.is_not(None)),
     Plain(agent_command.c.done_at, _commands, ~_is_open),

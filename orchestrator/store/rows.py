@@ -37,6 +37,7 @@ from orchestrator.store.schema import (
     agent_event,
     agent_status,
     agent_task,
+    llm_task,
     task_change,
     task_owner,
 )
@@ -60,9 +61,15 @@ _READ_TASKS = (
         *_TASK,
         task_owner.c.heartbeat_timeout_s,
         task_owner.c.heartbeat_at,
+        llm_task.c.upstream,
+        llm_task.c.talked_at,
         case((one_of(agent_task.c.id, _WITH_SPEC), agent_task.c.spec)),
     )
-    .select_from(agent_task.outerjoin(task_owner, task_owner.c.name == agent_task.c.owner))
+    .select_from(
+        agent_task.outerjoin(task_owner, task_owner.c.name == agent_task.c.owner).outerjoin(
+            llm_task, llm_task.c.task_id == agent_task.c.id
+        )
+    )
     .where(one_of(agent_task.c.id, _IDS))
 )
 _READ_CHANGES = (

@@ -1,0 +1,82 @@
+"""What is counted at the LLM gateway: turns, words' delays, tokens, and whom it refused.
+
+Rule 1: a label is a word of ours or of the configuration. Who is not believed chooses none.
+Rule 2: the log has at most one line a minute for each account and refusal.
+"""
+
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from orchestrator.clock import boot_ns
+from orchestrator.daemon.llm.refusal import Refusal
+from orchestrator.store.llm_turns import Turn
+
+TELL_EVERY_NS: Final = 60_000_000_000
+FIRST_TOKEN_SECONDS: Final = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0, 4.0, 6.0, 10.0)
+"""Fine where a user begins to notice."""
+
+log = structlog.get_logger(__name__)
+
+
+class LlmMeter:
+    """The instruments of the gateway of one daemon."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._turns = Counter(
+            "orchestrator_llm_turns",
+            "Requests of agents by what they came to (llm_turn.outcome).",
+            ("account", "upstream", "outcome"),
+            registry=registry,
+        )
+        self._refused = Counter(
+            "orchestrator_llm_refused",
+            "Requests that were not served. forged: a token that is not the agent's; stranger: no "
+            "such account, under account ''.",
+            ("account", "why"),
+            registry=registry,
+        )
+        self._first_token = Histogram(
+            "orchestrator_llm_first_token_seconds",
+            "From a request to the first word of its answer.",
+            ("upstream",),
+            registry=registry,
+            buckets=FIRST_TOKEN_SECONDS,
+        )
+        self._fallbacks = Counter(
+            "orchestrator_llm_fallbacks",
+            "Turns that were answered by the fallback of this upstream's.",
+            ("upstream",),
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "orchestrator_llm_tokens",
+            "Tokens as the upstreams count them.",
+            ("account", "upstream", "kind"),
+            registry=registry,
+        )
+        self.open = Gauge(
+            "orchestrator_llm_turns_open", "Requests that have not ended.", registry=registry
+        )
+        self._told_ns: dict[tuple[str, Refusal], int] = {}
+
+    def count(self, turn: Turn) -> None:
+        """Count a turn that has ended."""
+        self._turns.labels(turn.account, turn.upstream, turn.outcome.value).inc()
+        if turn.first_token_ms is not None:
+            self._first_token.labels(turn.upstream).observe(turn.first_token_ms / 1000)
+        if turn.is_fallback:
+            self._fallbacks.labels(turn.upstream).inc()
+        tokens = (("prompt", turn.prompt_tokens), ("completion", turn.completion_tokens))
+        for kind, count in tokens:
+            if count:
+                self._tokens.labels(turn.account, turn.upstream, kind).inc(count)
+
+    def refuse(self, account: str, refusal: Refusal) -> None:
+        """Count a refusal; say so, once a minute."""
+        self._refused.labels(account, refusal.word).inc()
+        key, now_ns = (account, refusal), boot_ns()
+        if now_ns >= self._told_ns.get(key, 0):
+            log.warning("llm_refused", account=account, why=refusal.word, message=refusal.sentence)
+            self._told_ns[key] = now_ns + TELL_EVERY_NS
