@@ -16,7 +16,7 @@ from orchestrator.providers.signing import V4_ALGORITHM, Authorization, Unsigned
 from orchestrator.simulator.keys import VolcengineKeys
 from orchestrator.simulator.pace import Pace
 from orchestrator.simulator.times import parse_basic
-from orchestrator.simulator.volcengine_llm import own_llm, updated_llm
+from orchestrator.simulator.volcengine_llm import own_llm, require_reachable, updated_llm
 from orchestrator.simulator.volcengine_updates import check_update
 from orchestrator.simulator.wire import (
     Answer,
@@ -96,6 +96,7 @@ class Volcengine:
 
     def hear(self, agent: Agent, now: datetime) -> int:  # noqa: ARG002 - as the others'
         """Let the agent's user be heard; return the round."""
+        require_reachable(agent.llm or {})
         agent.round += 1
         return agent.round
 

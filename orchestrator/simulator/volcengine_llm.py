@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.simulator.questions import (
     Question,
     Request,
+    Unheard,
     customer_messages,
     given,
     has_url,
@@ -44,6 +45,18 @@ def updated_llm(llm: Fields | None, update: Fields) -> Fields | None:
     config = update["Parameters"]["Config"].get("LLMConfig")
     changes = config if isinstance(config, dict) else {}
     return {**llm, **{name: changes[name] for name in _UPDATABLE if name in changes}}
+
+
+def require_reachable(llm: Fields) -> None:
+    """Refuse to ask a plain http Url, unless Feature is a string that allows it.
+
+    Raises:
+        Unheard: it does not.
+    """
+    feature, url = llm.get("Feature"), str(llm.get("Url"))
+    allows = isinstance(feature, str) and _object(feature).get("Http") is True
+    if url.startswith("http://") and not allows:
+        raise Unheard('LLMConfig.Url is plain http, and Feature does not hold {"Http": true}')
 
 
 def write_request(agent: Agent, question: Question) -> Request:

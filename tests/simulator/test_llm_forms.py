@@ -222,6 +222,28 @@ def test_an_agent_without_an_llm_of_the_customer_s_asks_nobody(
     assert world.simulator.turns.since(0) == []
 
 
+@pytest.mark.parametrize(
+    ("feature", "heard"),
+    [
+        (None, False),
+        ('{"Http": false}', False),
+        ({"Http": True}, False),
+        ("no JSON", False),
+        ('{"Http": true}', True),
+    ],
+)
+def test_volcengine_asks_plain_http_only_where_feature_allows_it(
+    world: World, feature: Any, *, heard: bool
+) -> None:
+    llm = {"Mode": "CustomLLM", "Url": "http://llm.test", "Feature": feature}
+    agent = started(world, "volcengine", llm)
+    if heard:
+        assert asked(world, agent)[1].url == "http://llm.test"
+    else:
+        with pytest.raises(Unheard, match="Feature"):
+            asked(world, agent)
+
+
 def test_what_a_running_agent_is_told_counts_from_its_next_turn(world: World) -> None:
     agent = started(world, "volcengine", VOLCENGINE_LLM)
     changes = {"SystemMessages": ["Sing."], "Url": "https://elsewhere.test"}
