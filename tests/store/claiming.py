@@ -74,6 +74,7 @@ def runtime(name: str, provider: Provider, **changes: Any) -> AccountRuntime:
         "limits": {},
         "call_timeout": timedelta(seconds=5),
         "max_agents": None,
+        "token_secret": "fake-token-secret",
     }
     for key in values.keys() & changes.keys():
         values[key] = changes.pop(key)
