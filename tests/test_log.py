@@ -153,6 +153,16 @@ def test_nothing_that_a_vendor_says_turns_or_ends_a_line(form: str, unseen: str)
         assert json.loads(line)["message"] == f"a{unseen}b"
 
 
+@pytest.mark.parametrize("known", [(), (SECRET,), ("llm-AAAAA",)])
+def test_a_token_of_the_llm_gateway_is_known_by_its_form(known: tuple[str, ...]) -> None:
+    redactor = Redactor(known)
+    token = "llm-" + "aZ09-_b" * 6 + "A"
+    assert redactor.clean(f'{{"key": "{token}"}}') == f'{{"key": "{HIDDEN}"}}'
+    assert redactor.clean(f"{token} and {token}.") == f"{HIDDEN} and {HIDDEN}."
+    for word in ("llm-", "llm-turn", "llm_gateway", token[:-1], f"llm+{token[4:]}"):
+        assert redactor.clean(f"a {word}!") == f"a {word}!"
+
+
 def test_short_values_do_not_blot_out_words_and_new_ones_are_learnt() -> None:
     redactor = Redactor(["main", "fake-longer"])
     assert redactor.clean("main fake-longer fake-learnt") == f"main {HIDDEN} fake-learnt"

@@ -178,6 +178,7 @@ WRONG = (
     Asked(ZEGO, "prompt", {"Text": "hi", "SamePriorityOption": 1}, "payload.SamePriorityOption"),
     Asked(ZEGO, "update", {"RTC": {"UserStreamId": "no stream!"}}, "payload.RTC.UserStreamId"),
     Asked(ZEGO, "update", {"LLM": "fast"}, "payload.LLM"),
+    Asked(ZEGO, "update", {"LLM": {"$llm_gateway": "main"}}, "belongs into agent_task.spec"),
     Asked(ZEGO, "interrupt", {"AgentInstanceId": "7"}, "payload.AgentInstanceId"),
     Asked(ZEGO, "say", {"Text": {"$secret": "unknown"}}, "payload.Text"),
     Asked(VOLCENGINE, "say", {"Message": "hi"}, "payload.InterruptMode"),

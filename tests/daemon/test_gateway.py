@@ -264,6 +264,24 @@ async def test_secrets_are_taken_out_of_what_a_vendor_says(bench: Bench) -> None
     assert "fake-key" not in outcome.message
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ({"LLM": {"$llm_gateway": "gone"}}, "UnknownUpstream"),
+        ({"LLM": {"$secret": "gone"}}, "UnknownSecret"),
+    ],
+)
+async def test_a_spec_whose_words_stand_for_nothing_any_more_is_not_sent(
+    bench: Bench, words: dict[str, Any], code: str
+) -> None:
+    order = await bench.order()
+    outcome = await bench.outcome(replace(order, spec={"AgentId": "agent", **words}))
+    assert isinstance(outcome, NotSent)
+    assert outcome.code == code
+    assert "gone" in outcome.message
+    assert bench.actions() == []
+
+
 async def test_an_adapter_that_raises_is_an_unknown_outcome(bench: Bench) -> None:
     order = await bench.order()
     broken = replace(order.flight.agent, site="no JSON")
