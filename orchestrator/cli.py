@@ -208,6 +208,9 @@ def simulate(
         float, typer.Option(metavar="N", min=0.001, help="Seconds of theirs in one.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the faults' lots.")] = 0,
+    talk_every: Annotated[
+        int, typer.Option(metavar="S", min=0, help="Their seconds between a user's sentences.")
+    ] = 0,
 ) -> None:
     """Run the simulated vendors alone.
 
@@ -217,7 +220,11 @@ def simulate(
     address = _address(listen)
     from orchestrator.commands import simulate as command  # noqa: PLC0415 - see rule 1
 
-    command.run(command.Wanted(listen=address, config=config, speed=speed, seed=seed))
+    command.run(
+        command.Wanted(
+            listen=address, config=config, speed=speed, seed=seed, talk_every_s=talk_every
+        )
+    )
 
 
 @app.command(epilog=help_texts.CHECK.text())

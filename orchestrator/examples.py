@@ -1,7 +1,8 @@
-"""What `dev` shows: three tasks, with the bodies of the vendors' own pages, and one turn of talk.
+"""What `dev` shows: three tasks, with the bodies of the vendors' own pages, and a talk with each.
 
 Rule 1: only documented fields, with the documents' values; where a page has a placeholder for a
-key there is `{"$secret": …}`, as it should be in real life.
+key there is `{"$secret": …}`, as it should be in real life, and where it has the URL and the key of
+a model, `"$llm_gateway"`.
 Rule 2: ids are fixed, so that the lines which `dev` prints name them.
 """
 
@@ -21,7 +22,9 @@ class Example:
     spec: Mapping[str, Any]
 
 
-SECRETS = {"llm_api_key": "demo-llm-api-key", "tts_token": "demo-tts-token"}
+UPSTREAM = "echo"
+"""The model that the examples ask, under `[llm_upstreams]`."""
+SECRETS = {"tts_token": "demo-tts-token"}
 """What the examples' `{"$secret": …}` resolve to: plainly fake."""
 
 VOLCENGINE = {
@@ -67,9 +70,7 @@ VOLCENGINE = {
         },
         "LLMConfig": {
             "Mode": "CustomLLM",
-            "Url": "https://your-server.com/chat-stream",
-            "APIKey": {"$secret": "llm_api_key"},
-            "ModelName": "qwen-flash",
+            "$llm_gateway": UPSTREAM,
             "Temperature": 0.5,
             "TopP": 0.9,
             "MaxTokens": 256,
@@ -94,9 +95,7 @@ TENCENT = {
     "STTConfig": {"Language": "en", "VadSilenceTime": 1000, "VadLevel": 2},
     "LLMConfig": {
         "LLMType": "openai",
-        "Model": "your-model",
-        "APIKey": {"$secret": "llm_api_key"},
-        "APIUrl": "https://your-server.com/v1/chat/completions",
+        "$llm_gateway": UPSTREAM,
         "Streaming": True,
         "History": 10,
     },
@@ -116,9 +115,7 @@ ZEGO = {
     "RTC": {"UserStreamId": "example-user-stream"},
     "LLM": {
         "Vendor": "OpenAIChat",
-        "Url": "https://your-server.com/v1/chat/completions",
-        "ApiKey": {"$secret": "llm_api_key"},
-        "Model": "your-model",
+        "$llm_gateway": UPSTREAM,
         "SystemPrompt": "You are a friendly assistant.",
         "Temperature": 0.7,
         "TopP": 0.9,
@@ -172,13 +169,24 @@ class Command:
     """What the person in front of the screen is told of it."""
 
 
-TALK = (
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sentence:
+    """What the user of an example says to its agent."""
+
+    example: Example
+    text: str
+
+
+TALK: tuple[Command | Sentence, ...] = (
+    Sentence(example=EXAMPLES[0], text="Hello! What can you do?"),
+    Sentence(example=EXAMPLES[1], text="What is the weather like tomorrow?"),
     Command(
         task_id="example-zego",
         kind="start_listening",
         payload={},
         says="the user presses the button, and speaks",
     ),
+    Sentence(example=EXAMPLES[2], text="Is anybody there?"),
     Command(
         task_id="example-zego",
         kind="stop_listening",
@@ -192,4 +200,4 @@ TALK = (
         says="the application has it say something",
     ),
 )
-"""One turn of a walkie-talkie, in order."""
+"""A sentence to each agent, in order; the walkie-talkie's is between a press and its release."""

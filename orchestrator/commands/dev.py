@@ -1,4 +1,4 @@
-"""`orchestrator dev`: database, simulated vendors, daemon and example tasks in one process.
+"""`orchestrator dev`: database, simulated vendors, a model, daemon and examples in one process.
 
 Rule 1: it is the real daemon on a real database; only the vendors are simulated.
 Rule 2: it may be stopped and started again on the same file: the examples begin anew.
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 from uuid import uuid4
 
 import anyio
@@ -27,8 +27,10 @@ from orchestrator.daemon import supervise
 from orchestrator.daemon.setup import Setup
 from orchestrator.setting_types import Address
 from orchestrator.settings import Log
-from orchestrator.simulator import Simulator
+from orchestrator.simulator import Simulator, echo_model
 from orchestrator.simulator.keys import DEMO, Keys
+from orchestrator.simulator.questions import Unheard
+from orchestrator.simulator.visitor import Visitor, visiting
 from orchestrator.store import demo, migrate, snapshot
 from orchestrator.store.views import View
 
@@ -40,9 +42,17 @@ is looked for where it was started."""
 
 REFRESH_S = 0.25
 SPEECH_S = 1.0
-"""How long the user of the example speaks."""
+"""How long one step of the talk may be looked at."""
 PATIENCE_NS = 30_000_000_000
 """After this long `ready` is printed although an example does not run: the table says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Where the daemon listens to the vendors. They have to know before it does."""
+
+    callbacks: Address
+    llm_gateway: Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +83,9 @@ def run(wanted: Wanted) -> None:
 
 
 async def _serve(wanted: Wanted, redactor: log.Redactor, log_path: str) -> None:
-    callbacks = _free_address()
-    async with _vendors(wanted.listen, post_to(callbacks, DEMO)) as vendors_url:
-        config = configure(wanted.database or DATABASE_URL, vendors_url, callbacks)
+    ports = _free_ports()
+    async with _vendors(wanted.listen, post_to(ports.callbacks, DEMO)) as vendors_url:
+        config = configure(wanted.database or DATABASE_URL, vendors_url, ports)
         redactor.learn(config.secret_values)
         database_url = config.database.url.reveal()
         await migrate.upgrade(database_url, schema=config.database.schema_)
@@ -88,11 +98,13 @@ async def _serve(wanted: Wanted, redactor: log.Redactor, log_path: str) -> None:
                 await setup.database.close()
 
 
-def _free_address() -> Address:
-    """Return where the daemon can hear callbacks. The vendors have to know before it listens."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        host, port = free.getsockname()
-        return Address(host, port)
+def _free_ports() -> Ports:
+    """Return two that are free now."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as two,
+    ):
+        return Ports(callbacks=Address(*one.getsockname()), llm_gateway=Address(*two.getsockname()))
 
 
 @asynccontextmanager
@@ -126,7 +138,8 @@ async def _run_beside(setup: Setup, hints: Hints, wanted: Sequence[examples.Exam
         with open_board() as board:
             await _until_running(setup, board, {example.id for example in wanted})
             if wanted:
-                await _talk(setup, board)
+                async with visiting(hints.vendors_url) as visitor:
+                    await _talk(setup, visitor, board)
             board.say(hints.text())
             board.say("ready")
             await _follow(setup, board)
@@ -142,14 +155,40 @@ async def _until_running(setup: Setup, board: Board, ids: Collection[str]) -> No
         await anyio.sleep(REFRESH_S)
 
 
-async def _talk(setup: Setup, board: Board) -> None:
-    """Press, speak, release: rows that the viewer sees become done."""
-    for command in examples.TALK:
-        id_ = str(uuid4())
-        await setup.database.write(demo.tell, command, id_)
-        state = await _settled(setup, id_)
-        board.say(f"{command.task_id}  {command.kind}: {state}; {command.says}")
+async def _talk(setup: Setup, visitor: Visitor, board: Board) -> None:
+    """Speak, press, release: rows that the viewer sees become done, and answers."""
+    for step in examples.TALK:
+        match step:
+            case examples.Command():
+                board.say(await _command(setup, step))
+            case examples.Sentence():
+                board.say(await _say(visitor, step))
+            case _:
+                assert_never(step)
         await anyio.sleep(SPEECH_S)
+
+
+async def _command(setup: Setup, command: examples.Command) -> str:
+    """Insert a command, and return what became of it."""
+    id_ = str(uuid4())
+    await setup.database.write(demo.tell, command, id_)
+    state = await _settled(setup, id_)
+    return f"{command.task_id}  {command.kind}: {state}; {command.says}"
+
+
+async def _say(visitor: Visitor, sentence: examples.Sentence) -> str:
+    """Let an example's user say something, and return what its agent answers."""
+    example = sentence.example
+    said = f"{example.id}  user: {sentence.text}"
+    try:
+        turn = await visitor.say(await visitor.live_agent(example.room_id), sentence.text)
+    except Unheard as unheard:
+        return f"{said}  nobody hears it: {unheard}"
+    if turn["fault"] is not None:
+        return f"{said}  no good answer: {turn['fault']}"
+    first = turn["first_token_ms"]
+    after = "no words" if first is None else f"first words after {first:.0f} ms"
+    return f"{said}  agent: {turn['answered']}  ({after})"
 
 
 async def _settled(setup: Setup, id_: str) -> str:
@@ -171,10 +210,8 @@ async def _tasks(setup: Setup) -> Sequence[View]:
     return (await setup.database.read(snapshot.take, snapshot.Wanted())).tasks
 
 
-def configure(database_url: str, vendors_url: str, callbacks: Address) -> Config:
+def configure(database_url: str, vendors_url: str, ports: Ports) -> Config:
     """Return the configuration of `dev`: the simulated vendors' demo accounts, and short times.
-
-    `callbacks`: where the vendors post what they tell by themselves.
 
     Raises:
         ConfigError: the database's URL is none.
@@ -214,7 +251,22 @@ def configure(database_url: str, vendors_url: str, callbacks: Address) -> Config
     written = {
         "database": {"url": database_url},
         "accounts": accounts,
-        "callbacks": {"listen": f"{callbacks.host}:{callbacks.port}"},
+        "callbacks": {"listen": _written(ports.callbacks)},
+        "llm_gateway": {
+            "listen": _written(ports.llm_gateway),
+            "public_url": f"http://{_written(ports.llm_gateway)}",
+        },
+        "llm_upstreams": {
+            examples.UPSTREAM: {
+                "url": f"{vendors_url}{echo_model.PATH}",
+                "api_key": echo_model.API_KEY,
+                "model": echo_model.MODEL,
+            }
+        },
         "secrets": dict(examples.SECRETS),
     }
     return understand(written, Path.cwd() / "dev", {})
+
+
+def _written(address: Address) -> str:
+    return f"{address.host}:{address.port}"

@@ -17,6 +17,10 @@ _SAY = (
     """ VALUES ('example-zego', 'say', '{"Text": "Hello again."}')"""
 )
 _COMMANDS = "SELECT explanation FROM command_explain ORDER BY position DESC LIMIT 3"
+_TURNS = (
+    "SELECT at, task_id, round, upstream, outcome, first_token_ms, total_ms FROM llm_turn"
+    " ORDER BY id DESC LIMIT 10"
+)
 _STOP = "UPDATE agent_task SET desired_state = 'stopped' WHERE id = 'example-zego'"
 _START = (
     "INSERT INTO agent_task (account, room_id, user_id, spec)"
@@ -34,6 +38,7 @@ STATEMENTS = (
     ("let go", _RELEASE),
     ("have it say something", _SAY),
     ("what became of the three", _COMMANDS),
+    ("what the agents asked the model", _TURNS),
     ("stop one", _STOP),
     ("start another", _START),
     ("what was done, and what the vendor said", _HISTORY),
@@ -58,6 +63,7 @@ class Hints:
             f"simulated vendors   {self.vendors_url}/_sim/agents",
             f"their calls         {self.vendors_url}/_sim/calls",
             f"their callbacks     {self.vendors_url}/_sim/callbacks",
+            f"what was spoken     {self.vendors_url}/_sim/turns",
             f"log                 {self.log_path}",
         )
         steps = (f"\n  # {what}\n  {self.line(sql)}" for what, sql in STATEMENTS)

@@ -15,7 +15,7 @@ from orchestrator.config import open_config
 from orchestrator.errors import OrchestratorError
 from orchestrator.secret import Secret
 from orchestrator.setting_types import Address
-from orchestrator.simulator import Simulator, serve
+from orchestrator.simulator import Simulator, Switches, serve
 from orchestrator.simulator.keys import DEMO, Keys, TencentKeys, VolcengineKeys, ZegoKeys
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what is listened at, not here
@@ -33,6 +33,8 @@ class Wanted:
     """Seconds of the vendors' in one of ours."""
     seed: int
     """Of the lots that decide about faults."""
+    talk_every_s: int
+    """Seconds of the vendors' after which each user speaks to its agent again; 0: never."""
 
 
 class AddressError(OrchestratorError):
@@ -123,7 +125,8 @@ async def served(simulator: Simulator, address: Address) -> AsyncIterator[str]:
 
 
 async def _serve(wanted: Wanted, keys: Sequence[Keys]) -> None:
-    simulator = Simulator(keys, seed=wanted.seed, speed=wanted.speed)
+    switches = Switches(talk_every_s=wanted.talk_every_s)
+    simulator = Simulator(keys, seed=wanted.seed, speed=wanted.speed, switches=switches)
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with served(simulator, wanted.listen) as base_url:
             _announce(base_url, keys if wanted.config is None else ())

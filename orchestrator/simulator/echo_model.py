@@ -1,7 +1,9 @@
 """A model that says what it hears: OpenAI-compatible, for a gateway that needs somebody to ask.
 
 `POST /_sim/model/chat/completions`. Rule: what goes wrong with an answer is asked for in the
-request, in the query or as a key of the body, so that tests at the same time do not meet.
+request, so that tests at the same time do not meet: as a key of the body, in the query, or as a
+query that is a piece of the path (`/_sim/model/fault=cut/chat/completions`), since an OpenAI
+client's `base_url` has no query.
 """
 
 from collections.abc import Mapping
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import parse_qsl
 
 import anyio
 from aiohttp import web
@@ -100,7 +103,8 @@ class EchoModel:
         body = parse_object(await request.read())
         if body is None:
             raise _Rejected(HTTPStatus.BAD_REQUEST, "the body is no JSON object")
-        manner = _manner({**body, **request.query})
+        path = request.match_info.get("manner", "")
+        manner = _manner({**body, **dict(parse_qsl(path)), **request.query})
         words = f"You said: {_last_words(body)}".split()
         if manner.status != HTTPStatus.OK:
             return _error(manner.status, "asked for")
@@ -193,6 +197,7 @@ def add_model_routes(app: web.Application, simulator: Simulator) -> None:
     model = EchoModel(simulator)
     app.router.add_get(PATH, model.show)
     app.router.add_post(f"{PATH}/chat/completions", model.complete)
+    app.router.add_post(f"{PATH}/{{manner}}/chat/completions", model.complete)
 
 
 def _manner(asked: Mapping[str, Any]) -> _Manner:

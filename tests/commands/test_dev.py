@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import assert_never
 from urllib.request import urlopen
 
 import pytest
 
 from orchestrator.clock import boot_ns
-from orchestrator.commands.dev import configure
-from orchestrator.examples import EXAMPLES, TALK
+from orchestrator.commands.dev import Ports, configure
+from orchestrator.examples import EXAMPLES, TALK, UPSTREAM, Command, Sentence
 from orchestrator.setting_types import Address
 
 PATIENCE_NS = 60_000_000_000
@@ -79,16 +80,17 @@ def test_everything_runs_and_what_it_tells_to_try_works(tmp_path: Path) -> None:
     with developing(tmp_path, "--listen", "127.0.0.1:0") as (process, told):
         for example in EXAMPLES:
             assert re.search(rf"^{example.id}  running", told, re.MULTILINE)
-        for command in TALK:
-            assert f"{command.task_id}  {command.kind}: done" in told
+        for step in TALK:
+            assert outcome_of(step) in told
         lines = re.findall(r"^  (sqlite3 .*)$", told, re.MULTILINE)
-        explain, press, release, say, commands, stop, start, history, forget = lines
+        explain, press, release, say, commands, turns, stop, start, history, forget = lines
         explained = run_line(tmp_path, explain)
         assert {row.partition("|")[0] for row in explained} == {each.id for each in EXAMPLES}
         for one in (press, release, say):
             assert run_line(tmp_path, one) == []
         kinds = [row.split()[0] for row in all_done(tmp_path, commands)]
         assert kinds == ["say,", "stop_listening", "start_listening"]
+        all_asked(tmp_path, turns)
         run_line(tmp_path, stop)
         told_of(process, "example-zego  stopped (requested)")
         run_line(tmp_path, start)
@@ -99,6 +101,17 @@ def test_everything_runs_and_what_it_tells_to_try_works(tmp_path: Path) -> None:
         assert process.wait(timeout=30) == 0
 
 
+def outcome_of(step: Command | Sentence) -> str:
+    """Return how a line about a step begins that went well."""
+    match step:
+        case Command():
+            return f"{step.task_id}  {step.kind}: done"
+        case Sentence():
+            return f"{step.example.id}  user: {step.text}  agent: You said: {step.text}  (first"
+        case _:
+            assert_never(step)
+
+
 def callbacks_taken(told: str) -> set[str]:
     """Return whose callbacks the daemon has taken, after looking where the vendors say."""
     (url,) = re.findall(r"^their callbacks +(.*)$", told, re.MULTILINE)
@@ -106,6 +119,18 @@ def callbacks_taken(told: str) -> set[str]:
         attempts = json.load(answer)["attempts"]
     assert {attempt["status"] for attempt in attempts} == {200}
     return {attempt["account"] for attempt in attempts}
+
+
+def all_asked(folder: Path, turns: str) -> None:
+    """Look until each example has asked the model: turns are written when they have ended."""
+    give_up_ns = boot_ns() + PATIENCE_NS
+    rows: list[str] = []
+    while boot_ns() < give_up_ns:
+        rows = run_line(folder, turns)
+        asked = {tuple(row.split("|")[1:5:2]) for row in rows}
+        if asked == {(example.id, UPSTREAM) for example in EXAMPLES}:
+            return
+    raise AssertionError(f"not all have asked: {rows}")
 
 
 def all_done(folder: Path, commands: str) -> list[str]:
@@ -144,9 +169,12 @@ def test_without_examples_nothing_is_inserted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["volcengine", "tencent", "zego"])
 def test_every_account_is_at_the_simulated_vendors(name: str) -> None:
-    listen = Address("127.0.0.1", 2)
-    config = configure("sqlite:////nowhere/o.db", "http://127.0.0.1:1", listen)
-    assert config.callbacks.listen == listen
+    ports = Ports(callbacks=Address("127.0.0.1", 2), llm_gateway=Address("127.0.0.1", 3))
+    config = configure("sqlite:////nowhere/o.db", "http://127.0.0.1:1", ports)
+    assert config.callbacks.listen == ports.callbacks
+    assert config.llm_gateway.listen == ports.llm_gateway
+    assert config.llm_gateway.public_url == "http://127.0.0.1:3"
+    assert config.llm_upstreams[UPSTREAM].url == "http://127.0.0.1:1/_sim/model"
     assert config.accounts[name].provider == name
     assert config.accounts[name].endpoint == "http://127.0.0.1:1"
     assert {example.account for example in EXAMPLES} == set(config.accounts)

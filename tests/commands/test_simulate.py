@@ -71,6 +71,13 @@ def test_it_tells_where_it_is_and_its_demo_keys_serves_and_ends_well(stop: signa
         assert process.wait(timeout=10) == 0
 
 
+def test_it_lets_users_talk_at_a_pace() -> None:
+    with simulating("--talk-every", "20") as (_, lines):
+        url = lines[0].removeprefix("simulated vendors at ")
+        with urlopen(f"{url}/_sim/switches", timeout=10) as answer:  # noqa: S310 - a URL of our own
+            assert json.load(answer)["talk_every_s"]["value"] == 20
+
+
 def test_with_a_configuration_it_prints_no_key(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text(CONFIG, "utf-8")

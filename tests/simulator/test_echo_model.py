@@ -145,16 +145,18 @@ async def test_an_error_has_openai_s_form(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("in_query", [True, False])
+@pytest.mark.parametrize("where", ["query", "body", "path"])
 @pytest.mark.parametrize(
     ("trouble", "fault"),
     FAULTS.items(),
 )
 async def test_a_trouble_is_the_fault_that_a_vendor_sees(
-    caller: Caller, trouble: Trouble, fault: Rule, *, in_query: bool
+    caller: Caller, trouble: Trouble, fault: Rule, where: str
 ) -> None:
-    query, more = (f"?fault={trouble}", {}) if in_query else ("", {"fault": trouble})
-    reader = await caller.read(BODY | more, query)
+    if where == "path":
+        caller.url += f"/fault={trouble}&delay_ms=0"
+    body = BODY | ({"fault": trouble} if where == "body" else {})
+    reader = await caller.read(body, f"?fault={trouble}" if where == "query" else "")
     assert str(reader.fault).partition(":")[0] == fault
     if fault is Rule.CONNECTION:
         assert reader.words == "You said:"

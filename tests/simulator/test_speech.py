@@ -14,6 +14,8 @@ from aiohttp import web
 
 from orchestrator.simulator import Simulator, Switches, serve
 from orchestrator.simulator.keys import DEMO
+from orchestrator.simulator.questions import Unheard
+from orchestrator.simulator.visitor import visiting
 from orchestrator.simulator.world import Agent, Idleness, RoomKey, Vendor, Why
 from tests.ports import unused_port
 
@@ -324,6 +326,20 @@ async def test_an_agent_that_ended_speaks_as_a_zombie_alone(stage: Stage) -> Non
 
 
 @pytest.mark.anyio
+async def test_a_visitor_speaks_to_who_runs_in_a_room(stage: Stage) -> None:
+    first, second = stage.start(), stage.start(Vendor.ZEGO)
+    async with visiting(stage.url) as visitor:
+        assert await visitor.live_agent("room1") == second.id
+        turn = await visitor.say(first.id, "Hello?")
+        assert (turn["answered"], turn["done"]) == ("Good day.", True)
+        first.llm = None
+        with pytest.raises(Unheard, match="no LLM"):
+            await visitor.say(first.id, "Hello?")
+        with pytest.raises(Unheard, match="no agent"):
+            await visitor.live_agent("room9")
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
@@ -364,10 +380,11 @@ async def test_users_talk_by_themselves_at_a_pace() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_turn_that_is_open_ends_with_the_simulator(stage: Stage) -> None:
-    stage.llm.answering = say_nothing
-    agent = stage.start()
-    async with serve(Simulator(DEMO), "127.0.0.1", 0):
-        await stage.say(agent, wait=False)
+async def test_a_turn_that_is_open_ends_with_the_simulator() -> None:
+    async with AsyncExitStack() as stack:
+        stage = await staged(stack)
+        stage.llm.answering = say_nothing
+        await stage.say(stage.start(), wait=False)
         await until(lambda: len(stage.llm.asked) == 1)
-    assert not stage.simulator.turns.since(0)[0]["done"]
+        assert not stage.simulator.turns.since(0)[0]["done"]
+    assert stage.simulator.turns.since(0)[0]["done"]
