@@ -15,11 +15,14 @@ from urllib.parse import quote
 
 from orchestrator.providers.callbacks import id_at, is_same
 
-ROUTE: Final = (
-    "/llm/{upstream}/{account}/{room_id}/{user_id}/{task_id}/{incarnation}/{agent_id}"
-    "/chat/completions"
-)
-"""Every address, as aiohttp spells a route."""
+_SEGMENTS: Final = (
+    "upstream", "account", "room_id", "user_id", "task_id", "incarnation", "agent_id",
+)  # fmt: skip
+"""What stands between the slashes, in this order."""
+
+ROUTE: Final = f"/llm/{'/'.join(f'{{{name}:[^/]+}}' for name in _SEGMENTS)}/chat/completions"
+"""Every address, as aiohttp spells a route. What it takes a segment for by itself has no braces,
+which rooms may be named with."""
 
 _TOKEN_PURPOSE: Final = b"orchestrator llm gateway 1\n"
 _KEY_PURPOSE: Final = b"orchestrator llm gateway key 1\n"

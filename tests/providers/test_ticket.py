@@ -4,7 +4,7 @@ import base64
 import hashlib
 import hmac
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,7 +25,7 @@ TICKET = Ticket(
     incarnation=3,
     agent_id="0a1b",
 )
-NAMES = ("upstream", "account", "room_id", "user_id", "task_id", "incarnation", "agent_id")
+NAMES = tuple(re.findall(r"\{(\w+)", ROUTE))
 
 ids = st.text("aZ09-_.~%/\\{}?#:@ üé中🙂", min_size=1, max_size=20)
 tickets = st.builds(
@@ -42,9 +42,12 @@ tickets = st.builds(
 
 def segments(ticket: Ticket) -> dict[str, str]:
     """Return the segments of a ticket's path, decoded by the place that the route gives them."""
-    names = [part.strip("{}") for part in ROUTE.split("/")]
-    found = dict(zip(names, ticket.path.split("/"), strict=True))
-    return {name: unquote(found[name]) for name in NAMES}
+    written = ticket.path.removeprefix("/llm/").removesuffix("/chat/completions").split("/")
+    return dict(zip(NAMES, map(unquote, written), strict=True))
+
+
+def test_the_route_has_a_place_for_each_part_of_a_ticket() -> None:
+    assert tuple(field.name for field in fields(Ticket)) == NAMES
 
 
 def test_the_path_is_as_vendors_get_it() -> None:
