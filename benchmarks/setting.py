@@ -16,7 +16,7 @@ import aiohttp
 
 from benchmarks.databases import Databases, open_databases
 from benchmarks.programs import run_vendors
-from orchestrator.examples import SECRETS, VOLCENGINE
+from orchestrator.examples import SECRETS, UPSTREAM, VOLCENGINE
 from orchestrator.simulator.keys import DEMO
 
 ACCOUNT: Final = "volcengine"
@@ -70,6 +70,9 @@ class Setting:
             "daemon": {"name": "bench"},
             "log": {"level": "error"},
             "secrets": SECRETS,
+            # What the examples name. Nobody speaks to their agents here, so nobody is asked.
+            "llm_gateway": {"listen": "127.0.0.1:0", "public_url": "http://127.0.0.1:1"},
+            f"llm_upstreams.{UPSTREAM}": {"url": "http://127.0.0.1:1"},
             **tables,
         }
         path.write_text("\n".join(_table(*table) for table in tables.items()), encoding="utf-8")

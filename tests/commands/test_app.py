@@ -11,10 +11,11 @@ from orchestrator.config import Config, load, understand
 from orchestrator.core.model import Agent
 from orchestrator.daemon.setup import Setup
 from orchestrator.errors import ConfigError
-from orchestrator.examples import EXAMPLES, SECRETS
+from orchestrator.examples import EXAMPLES, SECRETS, UPSTREAM
 from orchestrator.log import Redactor
 from orchestrator.providers.base import Forged, Garbled, Post
 from orchestrator.providers.callbacks import NO_SECRET
+from orchestrator.providers.llm import LlmEndpoint, fill_in
 from orchestrator.providers.spec import resolve_secrets
 
 KEYS: dict[str, dict[str, Any]] = {
@@ -122,6 +123,9 @@ def test_the_examples_are_bodies_that_the_vendors_would_take(example: Any) -> No
         stream_id="orcabcde3", announced_at=datetime(2030, 1, 1, tzinfo=UTC),
     )  # fmt: skip
     provider = build_accounts(config)[example.account].provider
+    endpoint = LlmEndpoint(url="https://llm.example", key="fake", model=UPSTREAM, patience_s=4)
+    spec, wrong = fill_in(provider.llm, spec, {UPSTREAM: endpoint}.get)
+    assert wrong == ()
     assert provider.problems(agent, spec) == ()
     assert provider.body(agent, spec)
 
