@@ -22,8 +22,9 @@ $$;
 GRANT SELECT ON
     agent_task, task_owner, task_change, agent_command, orphan_task, account_control, agent_status,
     vendor_agent, lane, vendor_fact, agent_event, account_state, rate_limit, call_minute, daemon,
-    installation, orchestrator_version, task_overview, task_explain, task_history, orphan_overview,
-    command_explain, listening_lane, account_health, convergence
+    installation, orchestrator_version, llm_task, llm_turn, task_overview, task_explain, task_history,
+    orphan_overview, command_explain, listening_lane, account_health, convergence, llm_overview,
+    llm_health
 TO orchestrator_reader, orchestrator_app, orchestrator_operator, orchestrator_daemon;
 
 -- An application says what should be. Its word in the inbox is cancel_command.
@@ -46,7 +47,7 @@ GRANT DELETE ON orphan_task TO orchestrator_operator;
 -- The daemon writes all but the application's rows: those it deletes when they have ended long ago.
 GRANT INSERT, UPDATE, DELETE ON
     task_change, agent_command, orphan_task, agent_status, vendor_agent, lane, vendor_fact,
-    agent_event, account_state, rate_limit, call_minute, daemon
+    agent_event, account_state, rate_limit, call_minute, daemon, llm_task, llm_turn
 TO orchestrator_daemon;
 
 GRANT DELETE ON agent_task TO orchestrator_daemon;

@@ -386,6 +386,11 @@ def make_janitor(hands: claiming.Daemon) -> Janitor:
         tally=CallTally(),
         daemon_id="d1",
         daemon_name="d1",
-        keep=Keep(events=timedelta(days=1), commands=timedelta(days=1), ended=None),
+        keep=Keep(
+            events=timedelta(days=1),
+            commands=timedelta(days=1),
+            turns=timedelta(days=1),
+            ended=None,
+        ),
         is_draining=lambda: False,
     )

@@ -98,7 +98,7 @@ LEFT = """
 
 
 def before(now: datetime) -> Cutoffs:
-    return Cutoffs(events=now - KEPT, commands=now - KEPT, ended=now - KEPT)
+    return Cutoffs(events=now - KEPT, commands=now - KEPT, turns=now - KEPT, ended=now - KEPT)
 
 
 async def begin(database: Database) -> tuple[Timekeeper, Pruner]:

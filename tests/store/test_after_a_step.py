@@ -132,7 +132,7 @@ async def test_our_own_heartbeat_after_a_step_ahead_gives_everybody_time(
         tally=CallTally(),
         daemon_id="d1",
         daemon_name="d1",
-        keep=Keep(events=HOUR, commands=HOUR, ended=None),
+        keep=Keep(events=HOUR, commands=HOUR, turns=HOUR, ended=None),
         is_draining=lambda: False,
     )
     await janitor._beat_once()

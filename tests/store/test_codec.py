@@ -123,6 +123,8 @@ TASK: dict[str, Any] = {
     "owner": None,
     "owner_timeout_s": None,
     "owner_heartbeat_at": None,
+    "upstream": "main",
+    "talked_at": AT,
 }
 
 

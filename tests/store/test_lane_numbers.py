@@ -115,7 +115,7 @@ async def test_numbers_go_on_when_the_last_command_of_a_lane_is_forgotten(
 async def forget_commands(database: Database) -> None:
     """Let the janitor find every command that has ended old enough."""
     now = await database.read(database_now)
-    before = Cutoffs(events=now, commands=now + timedelta(days=1), ended=None)
+    before = Cutoffs(events=now, commands=now + timedelta(days=1), turns=now, ended=None)
     await database.write(retention.prune, before, 100)
 
 

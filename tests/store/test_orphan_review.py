@@ -63,7 +63,7 @@ async def test_what_is_ignored_is_forgotten_when_nobody_has_seen_it_for_long(
         await add_orphan(database, id_, phase="ignored", last_seen_at=at)
     await add_orphan(database, "open", last_seen_at="2020-01-01 00:00")
     ended = None if forever else AT
-    before = Cutoffs(events=AT, commands=AT, ended=ended)
+    before = Cutoffs(events=AT, commands=AT, turns=AT, ended=ended)
     assert await database.write(retention.prune, before, 100) == (0 if forever else 1)
     left = await query(database, "SELECT id FROM orphan_task ORDER BY id")
     assert left == [("old",)] * forever + [("open",), ("young",)]

@@ -110,7 +110,7 @@ TOLD = [
 ]
 QUEUE = Queue("acc", WorkClass.START, Verb.START)
 SCOPE = Scope(most=128, most_polls=128, without=dict.fromkeys(WorkClass, frozenset({"elsewhere"})))
-OLD = Cutoffs(events=NOW.replace(year=2025), commands=NOW, ended=NOW.replace(year=2025))
+OLD = Cutoffs(events=NOW.replace(year=2025), commands=NOW, turns=NOW, ended=NOW.replace(year=2025))
 
 OPERATIONS: Mapping[str, Operation] = {
     "peek": lambda c: queue.peek(c, NOW, SCOPE),

@@ -250,7 +250,12 @@ async def test_an_orphan_that_ended_long_ago_is_forgotten(
     await add_orphan(database, "ignored", phase="ignored")
     await database.write(write_down, found("open", stop=True))
     now = await database.read(database_now)
-    before = Cutoffs(events=now - KEPT, commands=now - KEPT, ended=None if forever else now - KEPT)
+    before = Cutoffs(
+        events=now - KEPT,
+        commands=now - KEPT,
+        turns=now - KEPT,
+        ended=None if forever else now - KEPT,
+    )
     assert await database.write(retention.prune, before, 100) == (0 if forever else 1)
     left = await query(database, "SELECT id FROM orphan_task ORDER BY id")
     assert ("old",) in left or not forever

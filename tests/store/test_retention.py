@@ -29,7 +29,12 @@ async def daemon(database: Database) -> Daemon:
 
 async def cutoffs(database: Database, *, ended: bool = True) -> Cutoffs:
     now = await database.read(database_now)
-    return Cutoffs(events=now - KEPT, commands=now - KEPT, ended=now - KEPT if ended else None)
+    return Cutoffs(
+        events=now - KEPT,
+        commands=now - KEPT,
+        turns=now - KEPT,
+        ended=now - KEPT if ended else None,
+    )
 
 
 async def prune(database: Database, *, ended: bool = True, most: int = MOST) -> int:
@@ -162,7 +167,7 @@ async def test_a_task_goes_with_its_commands_that_would_be_kept_for_longer(daemo
     await end(daemon, "a")
     before = await cutoffs(daemon.database)
     long_ago = before.events - timedelta(days=3650)
-    patient = Cutoffs(events=long_ago, commands=long_ago, ended=before.ended)
+    patient = Cutoffs(events=long_ago, commands=long_ago, turns=long_ago, ended=before.ended)
     await daemon.database.write(retention.prune, patient, MOST)
     assert await tasks_left(daemon.database) == ["b"]
     left = await query(daemon.database, "SELECT id FROM agent_command")

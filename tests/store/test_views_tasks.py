@@ -16,6 +16,7 @@ PAST = "2020-01-01 00:00:00+00:00"
 FUTURE = "2040-01-01 00:00:00+00:00"
 VIEWS = ["task_overview", "task_explain", "task_history", "orphan_overview"]
 VIEWS += ["command_explain", "listening_lane", "account_health", "convergence"]
+VIEWS += ["llm_overview", "llm_health"]
 
 
 @pytest.fixture
@@ -146,6 +147,7 @@ COLUMNS = {
 }
 SAID = "SELECT relname FROM pg_class WHERE relkind = 'v' AND obj_description(oid, 'pg_class') <> ''"
 OF_TASKS = {"task_overview", "task_explain", "task_history", "command_explain", "listening_lane"}
+OF_TASKS |= {"llm_overview"}
 
 
 @pytest.mark.parametrize("view", VIEWS)
