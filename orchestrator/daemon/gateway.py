@@ -35,7 +35,7 @@ COMMAND_TIMEOUT: Final = timedelta(seconds=2)
 """Of a command: shorter than a lane's lease, because the next press waits behind it."""
 SHORTEST_COMMAND: Final = timedelta(milliseconds=100)
 
-_Begin = Callable[[Spec, Stamp], Conversation]
+_Begin = Callable[[Spec], Conversation]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +113,13 @@ class Gateway:
         provider = self._provider(order.account.name, agent)
         match order.flight.verb:
             case Verb.START:
-                return self._with_spec(order, provider, partial(provider.start, agent))
+                return self._with_spec(
+                    order, provider, lambda spec: provider.start(agent, spec, stamp)
+                )
             case Verb.UPDATE:
-                return self._with_spec(order, provider, partial(provider.update, agent))
+                return self._with_spec(
+                    order, provider, lambda spec: provider.update(agent, spec, stamp)
+                )
             case Verb.STOP:
                 return provider.stop(agent, stamp)
             case Verb.FIND:
@@ -130,14 +134,14 @@ class Gateway:
     def _with_spec(self, order: Order, provider: Provider, begin: _Begin) -> Conversation:
         """Begin a conversation that carries the spec.
 
-        Nothing leaves if its words stand for nothing any more: the next claim says why.
+        Nothing leaves if the spec's words stand for nothing any more: the next claim says why.
         """
         flight = order.flight
         speaker = Speaker(task_id=flight.task_id, agent=flight.agent, provider=provider)
         spec = spell(order.spec, self.book, speaker)
         if isinstance(spec, Misspelt):
             return without_asking(NotSent(code=spec.reason, message=spec.message))
-        return begin(spec, self._stamp(order))
+        return begin(spec)
 
     def _command(self, order: CommandOrder) -> Conversation:
         name, command = order.account.name, order.flight.outgoing
