@@ -15,7 +15,7 @@ from orchestrator.store.schema import agent_command, agent_status, agent_task, d
 
 
 def ask_for(connection: Connection, examples: Iterable[Example], token: str) -> None:
-    """Want these tasks running: new ones are inserted, known ones begin anew.
+    """Want these tasks running: new ones are inserted, known ones begin anew, as they are now.
 
     Args:
         connection: of a write transaction.
@@ -27,7 +27,7 @@ def ask_for(connection: Connection, examples: Iterable[Example], token: str) -> 
         again = (
             update(agent_task)
             .where(agent_task.c.id == example.id)
-            .values(desired_state="running", restart_token=token)
+            .values(desired_state="running", restart_token=token, spec=example.spec)
         )
         # An insert must not be followed by a restart: it would begin, end and begin again.
         if connection.execute(again).rowcount == 0:
