@@ -305,7 +305,7 @@ def to_toml(tables: Mapping[str, Table]) -> str:
     """Return TOML. A table in a table is inline where it holds no table itself."""
     lines: list[str] = []
     for name, table in tables.items():
-        nested = {k: v for k, v in table.items() if name == "accounts"}
+        nested = {k: v for k, v in table.items() if name in {"accounts", "llm_upstreams"}}
         for key, inner in nested.items():
             lines += [f"[{name}.{json.dumps(key)}]", *_pairs(inner)]
         if not nested:

@@ -11,6 +11,7 @@ from orchestrator.log import HIDDEN
 from orchestrator.providers.ticket import Ticket, derive_key, is_signed
 from tests.daemon.application import update_task
 from tests.daemon.customers import CUSTOMERS, TENCENT, VOLCENGINE, ZEGO, Customer
+from tests.daemon.llm import TOKEN_SECRET, asking
 from tests.daemon.running import USER, Scene, as_json
 from tests.daemon.test_secrets_stay_out import dump
 from tests.daemon.wiretap import Wiretap, tap
@@ -19,7 +20,6 @@ from tests.ports import unused_port
 pytestmark = pytest.mark.anyio
 
 PUBLIC_URL = "https://bots.example"
-TOKEN_SECRET = "fake-token-secret"
 MARK = "llm-" + "F" * 43
 """What looks like a token."""
 
@@ -33,18 +33,6 @@ class Told:
     model: str
     how: str
     """The vendor's word for OpenAI's way to ask."""
-
-
-def asking(customer: Customer, upstream: Any = "main", **more: Any) -> dict[str, Any]:
-    """Return a spec whose words come from the gateway, with more in the model's block."""
-    block = {"$llm_gateway": upstream, **more}
-    match customer.name.partition("-")[0]:
-        case "volcengine":
-            return {"Config": {**customer.spec["Config"], "LLMConfig": block}}
-        case "tencent":
-            return {**customer.spec, "LLMConfig": block}
-        case _:
-            return {**customer.spec, "LLM": block}
 
 
 def told(customer: Customer, body: Mapping[str, Any]) -> Told:
