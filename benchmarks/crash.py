@@ -97,7 +97,7 @@ async def _watch(
 async def _announce_and_die(config: Path, ids: Sequence[str]) -> None:
     """Announce a start for each row; let half of them reach the vendor, and settle none."""
     setup = build(open_config(config), Redactor())
-    book = Book(setup.keys)
+    book = Book(setup.keys, setup.llm)
     try:
         await setup.database.write(_make_accounts, book.names)
         orders = await _announce(setup, book, ids)

@@ -102,7 +102,7 @@ async def _lay_to_rest(application: Application, kind: Kind, agents: int) -> Non
 async def _time_passes(config: Path, application: Application, passes: int) -> float:
     """Return the median milliseconds of a look and a claim of one row that a change made due."""
     setup = build(open_config(config), Redactor())
-    book = Book(setup.keys)
+    book = Book(setup.keys, setup.llm)
     try:
         await setup.database.write(_make_accounts, book.names)
         spent_ms = [
