@@ -8,7 +8,7 @@ from orchestrator.core.backoff import spread
 from orchestrator.core.caps import Recovery
 from orchestrator.core.decide import TOLD_POLLS, decide
 from orchestrator.core.evolve import evolve
-from orchestrator.core.fact import Event, Fact
+from orchestrator.core.fact import ASKED, Event, Fact
 from orchestrator.core.hearing import hear
 from orchestrator.core.incarnation import retire
 from orchestrator.core.late import another
@@ -285,6 +285,49 @@ def test_who_ends_too_soon_too_often_rests(
     status = heard(given, fact(Event.ENDED)).row.status
     assert (status.restarts, status.incarnation) == (after, incarnation)
     assert status.reason == (None if incarnation == 2 else "RestartedTooOften")
+
+
+# --- who asks our gateway
+
+
+def asked(handle: str | None = None, **changes: object) -> Fact:
+    """An agent asked for words: its name is that of one ledger row."""
+    return fact(Event.ALIVE, handle, **{"name": "a1", "code": ASKED, "is_signed": False} | changes)
+
+
+@pytest.mark.parametrize(
+    ("at", "handle", "expected"),
+    [(V, None, "a1"), (V, "a1", "a1"), (T, "h7", "h7"), (Z, "h7", "h7")],
+)
+def test_who_asks_is_adopted_and_confirmed(at: Recovery, handle: str | None, expected: str) -> None:
+    step = heard(row(unknown()), asked(handle), at=at)
+    assert only(step).vendor_task_id == expected
+    assert step.row.status.vendor_task_id == expected
+    assert step.row.status.confirmed_at == NOW
+
+
+def test_who_asks_is_polled_as_before() -> None:
+    step = heard(row(known()), asked("h1"))
+    assert only(step).told_at is None
+    assert only(heard(row(known()), fact(Event.ALIVE))).told_at == NOW + S
+    waits = decide(step.row, account(T), NOW)
+    assert isinstance(waits, Wait)
+    assert waits.until == NOW + spread(60 * S, "a1")
+
+
+def test_who_asks_after_it_was_gone_is_stopped_anew() -> None:
+    given = row(known(hinted_at=NOW - S), retired=1)
+    step = heard(given, asked("h1"))
+    assert only(step).hinted_at is None
+    call_ = decide(step.row, account(T), NOW)
+    assert isinstance(call_, Call)
+    assert call_.verb is Verb.STOP
+
+
+def test_who_asks_does_not_come_back_to_life() -> None:
+    given = row(known(), retired=1, end_reason=EndReason.REQUESTED)
+    step = heard(given, asked("h1"))
+    assert (step.row.status.retired, step.row.status.confirmed_at) == (1, None)
 
 
 # --- what is only reported

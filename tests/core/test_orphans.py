@@ -15,7 +15,7 @@ from orchestrator.core.caps import Recovery
 from orchestrator.core.deadline import lapse
 from orchestrator.core.decide import TOLD_POLLS, decide
 from orchestrator.core.evolve import evolve
-from orchestrator.core.fact import Event, Fact
+from orchestrator.core.fact import ASKED, Event, Fact
 from orchestrator.core.hearing import hear
 from orchestrator.core.model import (
     Account,
@@ -93,8 +93,13 @@ def verdict(given: Sighting) -> Verdict:
     return judge(given, OWNER, NAMED, TIMEOUT)
 
 
+def asked(**changes: Any) -> Fact:
+    return fact(**{"name": OURS, "code": ASKED} | changes)
+
+
 MARGIN = NAMED.clock_margin
-YOUNG = PARKED - timedelta(microseconds=1)
+TICK = timedelta(microseconds=1)
+YOUNG = PARKED - TICK
 JUDGED: list[tuple[str, Sighting, Verdict]] = [
     ("our name", sighting(fact(name=OURS)), Verdict.OURS),
     ("our name without a handle", sighting(fact(name=OURS, vendor_task_id=None)), Verdict.OURS),
@@ -116,6 +121,13 @@ JUDGED: list[tuple[str, Sighting, Verdict]] = [
     ("it ended later", sighting(fact(name=OURS), ended_at=NOW + S), Verdict.SKIP),
     ("it ended then", sighting(fact(name=OURS), ended_at=NOW - MARGIN), Verdict.SKIP),
     ("it lives on", sighting(fact(name=OURS), ended_at=NOW - MARGIN - S), Verdict.OURS),
+    # Who asks our gateway does so by our own clock, and its name is certain.
+    ("asks, and had ended", sighting(asked(), ended_at=NOW - TICK), Verdict.OURS),
+    ("asked when it ended", sighting(asked(), ended_at=NOW), Verdict.SKIP),
+    ("asks while a start is open", sighting(asked(), age=0 * S, is_start_open=True), Verdict.OURS),
+    ("asks without a handle", sighting(asked(vendor_task_id=None), age=0 * S), Verdict.OURS),
+    ("asks in a sister's name", sighting(asked(name=SISTER), age=0 * S), Verdict.FOREIGN),
+    ("asks, and is another account's", sighting(asked(), is_elsewhere=True), Verdict.SKIP),
 ]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.core.deadline import ends_at, lapse, must_start_by, next_lapse
 from orchestrator.core.model import Account, EndReason, Evidence, Row, Task, What
+from orchestrator.core.replace import replace
 from orchestrator.core.wishes import absorb
 from tests.core.builders import NOW, S, account, agent, change, known, row, task, unknown
 
@@ -167,6 +168,48 @@ def test_when_time_alone_ends_it(
         return
     assert lapse(given, of, ends - timedelta(microseconds=1)).row is given
     assert lapse(given, of, ends).row.status.end_reason is end_reason
+
+
+ASKS = {"upstream": "main"}
+LIMITED: dict[str, Any] = {"idle_timeout": MINUTE}
+IDLE: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any], object]] = [
+    # the task, the account, the status, since when it is idle
+    (ASKS, LIMITED, {}, NOW),
+    (ASKS | {"talked_at": NOW + S}, LIMITED, {}, NOW + S),
+    (ASKS | {"talked_at": NOW - S}, LIMITED, {}, NOW),  # to an agent before this one
+    (ASKS, LIMITED, {"started_at": NOW + S}, NOW + S),
+    (ASKS, LIMITED | {"amnesty_at": NOW + S}, {}, NOW + S),
+    (ASKS | {"talked_at": NOW + 2 * S}, LIMITED | {"amnesty_at": NOW + S}, {}, NOW + 2 * S),
+    (ASKS, {}, {}, None),  # the account has no limit
+    ({}, LIMITED, {}, None),  # its model is not ours, so nobody hears who talks to it
+    ({"talked_at": NOW + S}, LIMITED, {}, None),
+]
+
+
+@pytest.mark.parametrize(("of_task", "of_account", "of_status", "since"), IDLE)
+def test_when_an_agent_is_idle(
+    of_task: dict[str, Any], of_account: dict[str, Any], of_status: dict[str, Any], since: Any
+) -> None:
+    given: Row = row(known(announced_at=NOW), task=task(**of_task), **of_status)
+    of = account(**of_account)
+    if since is None:
+        assert next_lapse(given, of) is None
+        return
+    assert next_lapse(given, of) == since + MINUTE
+    assert lapse(given, of, since + MINUTE - timedelta(microseconds=1)).row is given
+    assert lapse(given, of, since + MINUTE).row.status.end_reason is EndReason.IDLE
+
+
+@pytest.mark.parametrize("given", [PENDING, STARTING])
+def test_what_does_not_run_yet_is_not_idle(given: Row) -> None:
+    asking = replace(given, task=task(**ASKS))
+    assert ends_at(asking, account(**LIMITED)) is None
+
+
+def test_the_newest_agent_is_the_one_that_is_talked_to() -> None:
+    later = known(id="a2", vendor_task_id="h2", announced_at=NOW + MINUTE)
+    given = row(known(announced_at=NOW), later, task=task(**ASKS))
+    assert ends_at(given, account(**LIMITED)) == (NOW + 2 * MINUTE, EndReason.IDLE)
 
 
 def test_the_longest_duration_needs_an_agent() -> None:
