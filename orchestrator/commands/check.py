@@ -17,6 +17,7 @@ from rich.markup import escape
 from orchestrator.commands.checks.configuration import judge_configuration
 from orchestrator.commands.checks.database import judge_database
 from orchestrator.commands.checks.finding import Chapter, Finding, Verdict
+from orchestrator.commands.checks.llm import judge_llm
 from orchestrator.commands.checks.ports import judge_ports
 from orchestrator.commands.checks.systemd import judge_unit
 from orchestrator.commands.checks.vendors import judge_vendors
@@ -55,6 +56,7 @@ async def inspect(config: Config, say: Say) -> None:
         chapters = (
             partial(judge_database, config, database),
             partial(judge_vendors, config),
+            partial(judge_llm, config),
             partial(judge_ports, config, database),
             judge_unit,
         )

@@ -22,7 +22,7 @@ _STEP: Final = 1_000
 _WRITTEN: Final = (
     schema.task_change, schema.agent_command, schema.orphan_task, schema.agent_status,
     schema.vendor_agent, schema.lane, schema.vendor_fact, schema.agent_event, schema.account_state,
-    schema.rate_limit, schema.call_minute, schema.daemon,
+    schema.rate_limit, schema.call_minute, schema.daemon, schema.llm_task, schema.llm_turn,
 )  # fmt: skip
 """The tables that the daemon inserts into, updates and prunes."""
 _VIEWS: Final = ("convergence", "orphan_overview")

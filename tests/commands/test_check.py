@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from orchestrator.commands.check import inspect, run
 from orchestrator.commands.checks.finding import Finding
 from orchestrator.commands.checks.vendors import judge_vendor
-from orchestrator.commands.dev import configure
+from orchestrator.commands.dev import Ports, configure
 from orchestrator.config import Config, understand
 from orchestrator.setting_types import Address
 from orchestrator.simulator import Simulator, serve
@@ -25,7 +25,7 @@ from tests.ports import unused_port
 
 pytestmark = pytest.mark.anyio
 
-LISTEN = Address("127.0.0.1", 0)
+PORTS = Ports(callbacks=Address("127.0.0.1", 0), llm_gateway=Address("127.0.0.1", unused_port()))
 USER = f"fake_user_{uuid4().hex[:8]}"
 ROLES = files("migrations").joinpath("roles.sql").read_text("utf-8")
 
@@ -57,8 +57,9 @@ def only(report: list[Finding], *, about: str) -> Finding:
 
 
 async def test_all_is_well_where_all_is_well(database_url: str, vendors_url: str) -> None:
-    report = await found(configure(database_url, vendors_url, LISTEN))
-    for about in ("configuration", "database", "rights", "specs", "accounts:", "callbacks.listen"):
+    report = await found(configure(database_url, vendors_url, PORTS))
+    whole = ("configuration", "database", "rights", "specs", "accounts:", "upstream ")
+    for about in (*whole, "callbacks.listen", "llm_gateway.listen", "llm_gateway.public_url"):
         assert verdicts(report, about=about) == ["well"], about
     on_postgres = ["well"] if database_url.startswith("postgresql") else []
     assert verdicts(report, about="clock") == on_postgres
@@ -72,10 +73,10 @@ async def test_every_trouble_says_what_to_do(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     report = await found(
-        configure(f"sqlite:///{tmp_path}/absent.db", f"http://127.0.0.1:{port}", LISTEN)
+        configure(f"sqlite:///{tmp_path}/absent.db", f"http://127.0.0.1:{port}", PORTS)
     )
     trouble = [finding for finding in report if finding.verdict == "trouble"]
-    assert len(trouble) == 4, trouble
+    assert len(trouble) == 5, trouble
     assert "orchestrator migrate" in trouble[0].what
     assert all(finding.advice for finding in trouble[1:])
     assert all("ConnectFailed" in finding.what for finding in trouble[1:])
@@ -87,7 +88,7 @@ async def test_a_database_that_is_away_is_told_and_the_vendors_are_still_asked(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     url = f"postgresql://me:fake-password@127.0.0.1:{port}/db"
-    report = await found(configure(url, vendors_url, LISTEN))
+    report = await found(configure(url, vendors_url, PORTS))
     assert verdicts(report, about="database (postgresql)") == ["trouble"]
     assert verdicts(report, about="account volcengine") == ["well"]
     assert "fake-password" not in str(report)
@@ -308,7 +309,7 @@ async def test_a_place_that_is_not_this_machine_s_is_told(sqlite_url: str) -> No
 
 
 async def test_any_answer_is_an_answer(vendors_url: str) -> None:
-    account = configure("sqlite:////nowhere/o.db", vendors_url, LISTEN).accounts["volcengine"]
+    account = configure("sqlite:////nowhere/o.db", vendors_url, PORTS).accounts["volcengine"]
     judged = await judge_vendor("volcengine", account, vendors_url)
     assert judged.verdict == "well"
 

@@ -23,6 +23,7 @@ async def judge_ports(config: Config, database: Database) -> Sequence[Finding]:
     """Return a finding for each place at which the daemon should listen."""
     places = (
         ("callbacks.listen", config.callbacks.listen),
+        ("llm_gateway.listen", config.llm_gateway.listen),
         ("metrics.listen", config.metrics.listen),
     )
     return [
