@@ -11,11 +11,13 @@ from typing import Final
 from orchestrator.core.fact import Event, Fact
 from orchestrator.core.model import Verb
 from orchestrator.core.outcome import Denied, Done, Gone, Indefinite, Refused
+from orchestrator.core.turn import Reason, TurnOutcome
 from orchestrator.daemon.claim import Tickets
-from orchestrator.store import accounts, call_minutes
+from orchestrator.store import accounts, call_minutes, llm_tasks, llm_turns
 from orchestrator.store.columns import write_json
 from orchestrator.store.engine import Connection
 from orchestrator.store.engine import now as database_now
+from orchestrator.store.llm_turns import Turn
 from tests.daemon.customers import TENCENT, VOLCENGINE, ZEGO
 from tests.store.duty import Duty
 
@@ -145,9 +147,59 @@ async def _the_last_minutes(duty: Duty) -> None:
     await duty.app(_press("press-7", 7))
     await duty.speaker.claim()
     await duty.database.write(_observe)
+    await duty.database.write(_talk)
     await duty.clock.set("02:09:58")
     await duty.app(task(24, "zego", "initech"))
     await duty.claim("call-24")
+
+
+def _talk(connection: Connection) -> None:
+    """Write what call-17 asked the gateway for: an answer, an interruption, a fallback."""
+    now = database_now(connection)
+    llm_tasks.note(connection, [llm_tasks.Told(task_id="call-17", account="zego", upstream="main")])
+    llm_tasks.note_talk(connection, {"call-17": now - timedelta(seconds=20)})
+    turn = Turn(
+        at=now - timedelta(seconds=95),
+        task_id="call-17",
+        account="zego",
+        incarnation=1,
+        agent_id="orcabcde0000000000000005",
+        round="4711",
+        try_=1,
+        upstream="main",
+        is_fallback=False,
+        outcome=TurnOutcome.ANSWERED,
+        reason=None,
+        first_token_ms=380,
+        total_ms=2_140,
+        prompt_tokens=412,
+        completion_tokens=58,
+        finish_reason="stop",
+        user_text=None,
+        agent_text=None,
+    )
+    interrupted = replace(
+        turn,
+        at=now - timedelta(seconds=60),
+        round="4712",
+        outcome=TurnOutcome.INTERRUPTED,
+        first_token_ms=410,
+        total_ms=900,
+        prompt_tokens=None,
+        completion_tokens=None,
+        finish_reason=None,
+    )
+    rescued = replace(
+        turn,
+        at=now - timedelta(seconds=20),
+        round="4713",
+        upstream="spare",
+        is_fallback=True,
+        reason=Reason.NO_WORD.value,
+        first_token_ms=4_290,
+        total_ms=5_870,
+    )
+    llm_turns.add(connection, [turn, interrupted, rescued])
 
 
 def _press(id_: str, sequence: int) -> str:

@@ -34,7 +34,7 @@ from tests.store.night_clock import NIGHT, Clock
 from tests.store.sql_client import READER, Answer, run_as, statements_of
 
 PATH: Final = Path(__file__).parents[2] / "docs" / "sql.md"
-IDIOMS, QUESTIONS = "What an application does", "Twenty questions"
+IDIOMS, QUESTIONS = "What an application does", "Twenty-two questions"
 
 NEAR: Final = timedelta(seconds=60)
 """How far a documented time or age may be from the one that is found: a machine may stand still."""

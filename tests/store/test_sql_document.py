@@ -21,7 +21,7 @@ from tests.store.sql_document import (
 TEXT = PATH.read_text(encoding="utf-8")
 SMALL = """# Title
 
-## Twenty questions
+## Twenty-two questions
 
 ### 1. Who?
 
@@ -77,9 +77,9 @@ def test_a_link_leads_somewhere(path: Path, name: str, anchor: str) -> None:
     assert anchor in anchors(target.read_text(encoding="utf-8"))
 
 
-def test_there_are_twenty_questions_and_each_has_an_answer() -> None:
+def test_there_are_twenty_two_questions_and_each_has_an_answer() -> None:
     asked = {block.heading for block in blocks(TEXT) if block.part == QUESTIONS}
-    assert sorted(int(heading.partition(".")[0]) for heading in asked) == list(range(1, 21))
+    assert sorted(int(heading.partition(".")[0]) for heading in asked) == list(range(1, 23))
     assert {question.answer.heading for question in questions(TEXT)} == asked
 
 
