@@ -8,7 +8,7 @@ from typing import Final, get_args
 
 import anyio
 
-from benchmarks import crash, lanes, lifecycles, rest, resting, wakeup
+from benchmarks import crash, lanes, lifecycles, llm, rest, resting, wakeup
 from benchmarks.databases import Kind
 from benchmarks.figures import Figure
 from benchmarks.setting import Setting, open_setting
@@ -21,6 +21,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "lifecycles": partial(lifecycles.measure, scale=lifecycles.Scale()),
     "wakeup": partial(wakeup.measure, scale=wakeup.Scale()),
     "lanes": partial(lanes.measure, scale=lanes.Scale()),
+    "llm": partial(llm.measure, scale=llm.Scale()),
     "resting": partial(resting.measure, scale=resting.Scale()),
     "rest": partial(rest.measure, scale=rest.Scale()),
     "crash": partial(crash.measure, scale=crash.Scale()),

@@ -1,4 +1,4 @@
-"""The programs under measurement, each a process of its own: simulated vendors, and the daemon."""
+"""The programs of a measurement, each a process of its own: vendors, a model, and the daemon."""
 
 import os
 import re
@@ -21,7 +21,20 @@ TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 @asynccontextmanager
 async def run_vendors() -> AsyncIterator[str]:
     """Run the simulated vendors and yield their URL."""
-    command = _orchestrator("simulate", "--listen", "127.0.0.1:0")
+    async with _run_server(_orchestrator("simulate", "--listen", "127.0.0.1:0")) as url:
+        yield url
+
+
+@asynccontextmanager
+async def run_model() -> AsyncIterator[str]:
+    """Run the model that says when it says a word (`benchmarks.model`), and yield its URL."""
+    async with _run_server([sys.executable, "-m", "benchmarks.model"]) as url:
+        yield url
+
+
+@asynccontextmanager
+async def _run_server(command: list[str]) -> AsyncIterator[str]:
+    """Run what prints a URL, and "ready" when it answers there."""
     async with _running(command, subprocess.PIPE) as process:
         if process.stdout is None:
             raise RuntimeError("a process without an output")

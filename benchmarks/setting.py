@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import aiohttp
@@ -27,6 +28,9 @@ INSERT: Final = (
 )
 """A row whose room bears its name; parameters: id, spec."""
 _UNLIMITED: Final = {"StartVoiceChat": 0, "StopVoiceChat": 0, "GetRoomOnlineUsers": 0}
+Tables = Mapping[str, Mapping[str, Any]]
+"""Of a configuration: keys and values by the table's name."""
+
 _NO_LIMITS: Final = {"volcengine_qps": 0, "volcengine_lookup_qps": 0}
 
 
@@ -37,10 +41,11 @@ class Setting:
     databases: Databases
     vendors: "Vendors"
 
-    def configure(self, url: str, **options: Any) -> Path:
+    def configure(self, url: str, tables: Tables = MappingProxyType({}), **options: Any) -> Path:
         """Write a configuration for a daemon on this database and return its path.
 
-        `options` are keys of `[accounts.volcengine]`, or `wake` and `lease_s`.
+        `tables` are further ones. `options` are keys of `[accounts.volcengine]`, or `wake` and
+        `lease_s`.
         """
         wake, lease_s = options.pop("wake", "notify"), options.pop("lease_s", 15)
         keys = DEMO[0]
@@ -60,10 +65,11 @@ class Setting:
                 "leases": {"ttl_s": lease_s},
                 f"accounts.{ACCOUNT}": account,
                 f"accounts.{ACCOUNT}.qps": _UNLIMITED,
+                **tables,
             }
         )
 
-    def write(self, tables: Mapping[str, Mapping[str, Any]]) -> Path:
+    def write(self, tables: Tables) -> Path:
         """Write a configuration of these tables, and what all have in common; return its path."""
         path = self.databases.folder / f"{len(list(self.databases.folder.glob('*.toml')))}.toml"
         tables = {

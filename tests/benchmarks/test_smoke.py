@@ -11,12 +11,13 @@ import aiohttp
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import crash, lanes, lifecycles, presses, rest, resting, wakeup
+from benchmarks import crash, lanes, lifecycles, llm, presses, rest, resting, wakeup
 from benchmarks.databases import Databases, Kind
 from benchmarks.figures import Figure, percentile, say_median
 from benchmarks.lanes_floor import FLOORS
 from benchmarks.programs import run_vendors
 from benchmarks.setting import Setting, Vendors
+from benchmarks.speakers import Manner
 
 Measure = Callable[[Setting, Kind], Awaitable[list[Figure]]]
 
@@ -25,6 +26,16 @@ TINY: dict[str, Measure] = {
         lifecycles.measure, scale=lifecycles.Scale(rounds=1, warm_up_s=0.5, seconds=0.5)
     ),
     "wakeup": partial(wakeup.measure, scale=wakeup.Scale(at_rest=3, under_load=5)),
+    "llm": partial(
+        llm.measure,
+        scale=llm.Scale(
+            agents=4,
+            manner=Manner(words=4, per_s=50, think_s=0.01),
+            rounds=1,
+            open_turns=8,
+            settle_s=0.1,
+        ),
+    ),
     "resting": partial(
         resting.measure, scale=resting.Scale(few=10, many=100, passes=10, calm_s=0.5)
     ),
