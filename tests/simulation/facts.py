@@ -46,7 +46,8 @@ class Facts:
         """Keep a fact that is new; return the rows that it may concern. No time is yet to come."""
         concerned = {one.owner for one in entries if speaks_of(fact, one.agent)}
         key = (account, fact.key)
-        if key in self.kept or (fact.event in SIGNS_OF_LIFE and _is_known(fact, entries)):
+        is_sign = fact.event in SIGNS_OF_LIFE and not fact.is_asking
+        if key in self.kept or (is_sign and _is_known(fact, entries)):
             return set()
         fact = replace(fact, event_at=min(fact.event_at, now))
         self.kept[key] = Kept(account=account, fact=fact, received_at=now)

@@ -28,6 +28,7 @@ from tests.simulation.checkers import Broken, Checkers
 from tests.simulation.daemon import Daemon
 from tests.simulation.disasters import ClockSetter, Restore
 from tests.simulation.store import LIMIT, Store
+from tests.simulation.talkers import Talker
 from tests.simulation.users import User
 from tests.simulation.vendors import CAPS, Instance, Request, Vendor
 
@@ -47,6 +48,7 @@ Event = Callable[[], None]
 class World:
     """Everything of one seed."""
 
+    seed: int
     lots: Random
     store: Store
     checkers: Checkers
@@ -250,7 +252,8 @@ def build(seed: int, recoveries: tuple[Recovery, ...], *, records: bool = False)
         checkers=checkers,
         stops_foreign=checkers.stops_foreign,
     )
-    world = World(lots=lots, store=store, checkers=checkers, history=[] if records else None)
+    history: list[str] | None = [] if records else None
+    world = World(seed=seed, lots=lots, store=store, checkers=checkers, history=history)
     world.daemons = [Daemon(name=name, world=world) for name in ("D1", "D2")]
     world.users = [
         User(
@@ -282,6 +285,9 @@ def _surround(world: World, kind: Recovery, vendor: Vendor) -> None:
     if lots.random() < 0.4 and kind is Recovery.EVICT:
         Forger(account=account, vendor=vendor, world=world).begin()
     strangers.settle_in(world, account, vendor)
+    own_lots = Random(f"{world.seed} {account} talks")
+    if own_lots.random() < 0.5:
+        Talker(account=account, vendor=vendor, world=world, lots=own_lots).begin()
 
 
 def _threaten(world: World) -> None:
