@@ -59,7 +59,8 @@ def forget(connection: Connection, ids: Sequence[str]) -> None:
         connection.execute(_FORGET, {"ids": ids})
 
 
-_FREE = lock_rows(select(llm_task.c.task_id).where(one_of(llm_task.c.task_id, "ids")), of=llm_task)
+_THERE = select(llm_task.c.task_id).where(one_of(llm_task.c.task_id, "ids"))
+_FREE = lock_rows(_THERE, of=llm_task)
 _TALK = (
     update(llm_task)
     .where(
@@ -71,12 +72,16 @@ _TALK = (
 
 
 def note_talk(connection: Connection, talked: Mapping[str, datetime]) -> set[str]:
-    """Write when agents last asked, by task; return those that others hold at present."""
+    """Write when agents last asked, by task; return those that others hold at present.
+
+    Of a task that is not here any more there is nothing to write, now or later.
+    """
     free = set(connection.execute(_FREE, {"ids": list(talked)}).scalars())
     rows = [{"b_id": id_, "b_at": talked[id_]} for id_ in sorted(free)]
     if rows:
         connection.execute(_TALK, rows)
-    return set(talked) - free
+    missed = [id_ for id_ in talked if id_ not in free]
+    return set(connection.execute(_THERE, {"ids": missed}).scalars()) if missed else set()
 
 
 _CALLERS = (
