@@ -235,8 +235,9 @@ class Checkers:
         known = {agent.vendor_task_id for agent in (*heard.row.agents, *heard.ended)}
         by_name = account.caps.names_handle
         for fact in facts:
-            if fact.event in LIVES and not by_name and fact.vendor_task_id not in known:
-                raise Broken("P2", f"{fact.vendor_task_id} was told of, and is lost")
+            handle = fact.vendor_task_id
+            if fact.event in LIVES and not by_name and handle is not None and handle not in known:
+                raise Broken("P2", f"{handle} was told of, and is lost")
         if heard.row.status.retired > row.status.retired and by_name:
             ends = [fact.event_at for fact in facts if fact.event is Event.ENDED]
             if all(at < row.wanted[-1].announced_at - CLOCK_NOISE for at in ends):
