@@ -17,10 +17,17 @@ VOLCENGINE = {
     "access_key_id": "fake-access-key-id",
     "secret_access_key": "fake-secret-access-key",
 }
+UPSTREAM: dict[str, Any] = {
+    "url": "https://models.example/v1",
+    "api_key": "fake-model-key",
+    "headers": {"X-Team": "voice"},
+    "pass_fields": ["round_id"],
+}
 BEFORE: dict[str, Any] = {
     "daemon": {"name": "one"},
     "accounts": {"main": ZEGO, "other": VOLCENGINE},
     "secrets": {"llm": "fake-llm-key", "tts": "fake-tts-key"},
+    "llm_upstreams": {"main": UPSTREAM},
 }
 
 
@@ -111,6 +118,56 @@ def test_the_same_file_again_is_no_change() -> None:
                 "changed": ("secrets.llm",),
             },
         ),
+        (
+            {"llm_upstreams": {"main": UPSTREAM, "spare": UPSTREAM}},
+            {"added": ("llm_upstreams.spare",)},
+        ),
+        ({"llm_upstreams": {}}, {"removed": ("llm_upstreams.main",)}),
+        (
+            {"llm_upstreams": {"spare": UPSTREAM}},
+            {"added": ("llm_upstreams.spare",), "removed": ("llm_upstreams.main",)},
+        ),
+        (
+            {"llm_upstreams": {"main": {**UPSTREAM, "api_key": "fake-rotated-key"}}},
+            {"changed": ("llm_upstreams.main.api_key",)},
+        ),
+        (
+            {
+                "llm_upstreams": {
+                    "main": {
+                        **UPSTREAM,
+                        "headers": {"X-Team": "other", "X-New": "1"},
+                        "model": "m",
+                        "pass_fields": ["round_id", "device_id"],
+                        "count_tokens": False,
+                    }
+                }
+            },
+            {
+                "changed": (
+                    "llm_upstreams.main.count_tokens",
+                    "llm_upstreams.main.headers.X-New",
+                    "llm_upstreams.main.headers.X-Team",
+                    "llm_upstreams.main.model",
+                    "llm_upstreams.main.pass_fields",
+                )
+            },
+        ),
+        (
+            {"accounts": {"main": {**ZEGO, "idle_timeout_s": 60}, "other": VOLCENGINE}},
+            {"changed": ("accounts.main.idle_timeout_s",)},
+        ),
+        (
+            {"llm_gateway": {"listen": "h:80", "public_url": "https://h", "token_secret": "fake"}},
+            {
+                "needs_restart": (
+                    "llm_gateway.listen",
+                    "llm_gateway.public_url",
+                    "llm_gateway.token_secret",
+                )
+            },
+        ),
+        ({"llm_gateway": {"keep_text": True}}, {"needs_restart": ("llm_gateway.keep_text",)}),
         ({"daemon": {"name": "two"}}, {"needs_restart": ("daemon.name",)}),
         (
             {"database": {"url": "postgresql://h/d", "schema": "other", "pool_size": 5}},
@@ -121,6 +178,7 @@ def test_the_same_file_again_is_no_change() -> None:
         ({"callbacks": {"listen": "[::1]:80"}}, {"needs_restart": ("callbacks.listen",)}),
         ({"metrics": {"listen": "h:80"}}, {"needs_restart": ("metrics.listen",)}),
         ({"retention": {"events_days": 5}}, {"needs_restart": ("retention.events_days",)}),
+        ({"retention": {"turns_days": 5}}, {"needs_restart": ("retention.turns_days",)}),
     ],
 )
 def test_what_a_reload_says(tables: dict[str, Any], said: dict[str, tuple[str, ...]]) -> None:
@@ -159,9 +217,17 @@ def test_no_value_is_ever_said(old: str, new: str) -> None:
     def written(value: str) -> dict[str, Any]:
         account = {**ZEGO, "server_secret": value, "endpoint": f"https://{value}"}
         url = f"postgresql://me:{value}@host/db"
+        upstream = {
+            "url": f"https://{value}",
+            "api_key": value,
+            "headers": {"X-Open": value},
+            "pass_fields": [value],
+        }
         return {
             "database": {"url": url},
             "accounts": {"main": account},
+            "llm_gateway": {"token_secret": value, "apology": value},
+            "llm_upstreams": {"main": upstream},
             "secrets": {"llm": value},
         }
 

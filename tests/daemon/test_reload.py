@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from tests.daemon.customers import TENCENT, VOLCENGINE, ZEGO
+from tests.daemon.llm import WORDS, open_gate
 from tests.daemon.running import Daemon, Scene, task, until
 from tests.fault_proxy import fault_proxy
 
@@ -101,6 +102,70 @@ async def test_a_credential_is_read_again(sqlite_scene: Scene) -> None:
     said = await reload(scene, daemon)
     assert said["changed"] == [f"accounts.{TENCENT.name}.secret_key"]
     await scene.wait("denied", phase="running")
+
+
+async def test_upstreams_come_and_go_and_the_keys_of_a_gateway_wait(scene: Scene) -> None:
+    async with open_gate(scene) as gate:
+        daemon = await scene.start_daemon()
+        agent = await gate.start_agent(ZEGO, "call")
+        upstreams = scene.settings["llm_upstreams"]
+        main = upstreams.pop("main")
+        upstreams["other"] = {**main, "model": "fake-model"}
+        scene.settings["llm_gateway"]["apology"] = "fake-apology"
+        said = await reload(scene, daemon)
+        assert (said["added"], said["removed"], said["changed"]) == (
+            ["llm_upstreams.other"],
+            ["llm_upstreams.main"],
+            [],
+        )
+        (waits,) = daemon.events("needs_restart")
+        assert waits["keys"] == ["llm_gateway.apology"]
+        # An agent that runs was told of the one that is gone: its turns end politely.
+        assert (await agent.ask()).text == ""
+        (turn,) = await gate.wait_for_turns("call", 1)
+        assert (turn["outcome"], turn["reason"]) == ("failed", "UnknownUpstream")
+        assert gate.model.asked == []
+
+        upstreams["main"] = main
+        assert (await reload(scene, daemon))["added"] == ["llm_upstreams.main"]
+        assert (await agent.ask()).text == "".join(WORDS)
+
+
+async def test_the_new_key_of_an_upstream_is_used_at_once(sqlite_scene: Scene) -> None:
+    scene = sqlite_scene
+    async with open_gate(scene) as gate:
+        key = scene.folder / "model_key"
+        key.write_text("fake-first-key", "utf-8")
+        main = scene.settings["llm_upstreams"]["main"]
+        main |= {"api_key": {"file": key.name}, "headers": {"X-Team": {"file": key.name}}}
+        daemon = await scene.start_daemon()
+        agent = await gate.start_agent(ZEGO, "call")
+        await agent.ask()
+        key.write_text("fake-second-key", "utf-8")
+        said = await reload(scene, daemon)
+        path = "llm_upstreams.main"
+        assert said["changed"] == [f"{path}.api_key", f"{path}.headers.X-Team"]
+        # The agent has the token that it had: only the model's key is another.
+        await agent.ask()
+        headers = [one.headers for one in gate.model.asked]
+        assert [(one["authorization"], one["x-team"]) for one in headers] == [
+            ("Bearer fake-first-key", "fake-first-key"),
+            ("Bearer fake-second-key", "fake-second-key"),
+        ]
+        for value in ("fake-first-key", "fake-second-key"):
+            assert value not in daemon.log()
+
+
+async def test_a_mistake_among_the_upstreams_takes_nothing(sqlite_scene: Scene) -> None:
+    scene = sqlite_scene
+    async with open_gate(scene) as gate:
+        daemon = await scene.start_daemon()
+        agent = await gate.start_agent(ZEGO, "call")
+        scene.settings["llm_upstreams"]["main"]["fallback"] = "nobody"
+        refused = await reload(scene, daemon, "reload_refused")
+        assert "llm_upstreams.main.fallback: expected the name of another" in refused["error"]
+        assert daemon.events(LINE) == []
+        assert (await agent.ask()).text == "".join(WORDS)
 
 
 async def test_the_level_of_the_log_is_taken_at_once(sqlite_scene: Scene) -> None:
