@@ -1,17 +1,23 @@
 """What a vendor gets: a stream of chunks, or one whole answer for who does not stream.
 
-Rule 1: whatever happens, it is a valid end: the vendor's agent never hangs.
+Rule 1: whatever happens, it is a valid end: the vendor's agent never hangs. Only who does not read
+gets none: it is hung up on.
 Rule 2: nothing is held back: what one read of the upstream brought leaves with one write.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Final
 
+import anyio
 from aiohttp import web
 
 from orchestrator.providers.chat_answer import Answer
 from orchestrator.providers.chat_chunks import Head, Shaper, farewell
 from orchestrator.providers.chat_completion import Collector, whole_farewell
+
+LEAVE_WITHIN_S: Final = 1.0
+"""How long the last words may take to leave, beyond what the system's buffers hold."""
 
 _STREAM = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -36,20 +42,30 @@ class Reply(ABC):
 
     @abstractmethod
     async def end(self) -> None:
-        """Send what is missing to a valid end."""
+        """Send what is missing to a valid end. Raises ConnectionError: nobody reads it."""
 
     @abstractmethod
     async def part(self, words: str) -> None:
-        """End the turn with these words, where nothing was said."""
+        """End the turn with these words, where nothing was said. Raises ConnectionError."""
 
 
 class StreamReply(Reply):
     """Server-sent events, chunk by chunk."""
 
     def __init__(
-        self, response: web.StreamResponse, head: Head, *, wants_usage: bool, keep_text: bool
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        head: Head,
+        *,
+        wants_usage: bool,
+        keep_text: bool,
     ) -> None:
+        """`response`: the request's, prepared."""
+        self._request = request
         self._response = response
+        self._is_stuck = False
+        """The vendor has not read what was written last."""
         self._head = head
         self._wants_usage = wants_usage
         self._keep_text = keep_text
@@ -69,17 +85,32 @@ class StreamReply(Reply):
                 said += self._shaper.shape(payload)
         finally:
             if said:
+                self._is_stuck = True
                 await self._response.write(said)
+                self._is_stuck = False
 
     async def end(self) -> None:
         """See `Reply`."""
-        await self._response.write(self._shaper.end())
-        await self._response.write_eof()
+        await self._leave(self._shaper.end())
 
     async def part(self, words: str) -> None:
         """See `Reply`."""
-        await self._response.write(farewell(self._head, words))
-        await self._response.write_eof()
+        await self._leave(farewell(self._head, words))
+
+    async def _leave(self, last: bytes) -> None:
+        """Send the last words. Nothing cuts them off but a vendor that does not read."""
+        if not self._is_stuck:
+            with anyio.move_on_after(LEAVE_WITHIN_S, shield=True):
+                await self._response.write(last)
+                await self._response.write_eof()
+                return
+        self._hang_up()
+        raise ConnectionAbortedError
+
+    def _hang_up(self) -> None:
+        transport = self._request.transport
+        if transport is not None:
+            transport.abort()
 
 
 class WholeReply(Reply):

@@ -88,6 +88,7 @@ class _Visit:
     asked: Asked = field(default_factory=Asked)
     try_: int = 1
     user_text: str | None = None
+    is_written: bool = False
 
 
 class LlmServer:
@@ -161,6 +162,8 @@ class LlmServer:
         try:
             return await self._welcome(visit, request)
         finally:
+            if not visit.is_written:  # it was hung up on before anybody was asked
+                self._write(visit, Ended(upstream=ticket.upstream), None)
             self._end()
 
     def _is_genuine(self, ticket: Ticket, request: web.Request) -> bool:
@@ -287,7 +290,9 @@ class LlmServer:
             return whole.response, whole
         response = open_stream()
         await response.prepare(request)
-        reply = StreamReply(response, head, wants_usage=chat.wants_usage, keep_text=keep_text)
+        reply = StreamReply(
+            request, response, head, wants_usage=chat.wants_usage, keep_text=keep_text
+        )
         return response, reply
 
     def _refuse(self, account: str, refusal: Refusal, why: str = "") -> web.Response:
@@ -308,6 +313,7 @@ class LlmServer:
 
     def _write(self, visit: _Visit, ended: Ended, answer: Answer | None) -> None:
         """Let the turn be written, and counted."""
+        visit.is_written = True
         ticket, took_ns = visit.ticket, boot_ns() - visit.began_ns
         first_ms = _ms(ended.first_token_ns - visit.began_ns) if ended.first_token_ns else None
         now = self._desk.book.timekeeper.now()

@@ -81,12 +81,11 @@ class Turn:
             self.ended.upstream, self.ended.is_fallback = upstream.name, number > 0
             code = await self._ask(upstream, body)
             if code is None:
-                self.ended.outcome = TurnOutcome.ANSWERED
                 return
             self.ended.code = self.ended.code or code
             if self._reply.answer.has_spoken:
-                await self._reply.end()
                 self.ended.outcome = TurnOutcome.CUT
+                await self._reply.end()
                 return
             if self._is_over():
                 break
@@ -141,9 +140,9 @@ class Turn:
                 self._note_first_word()
             if not answer.is_done and answer.finish_reason is None:
                 raise Unanswered(Reason.BROKEN if answer.has_spoken else Reason.SILENT)
-            # What has come is whole: nothing may cut its end off.
-            with anyio.CancelScope(shield=True):
-                await reply.end()
+            await reply.end()
+            # Whoever leaves from now on has heard all of it.
+            self.ended.outcome = TurnOutcome.ANSWERED
 
     def _note_first_word(self) -> None:
         """From its first word on an upstream may speak to the end of the turn."""

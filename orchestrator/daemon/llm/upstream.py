@@ -125,7 +125,7 @@ class Stream:
 async def _drain(response: aiohttp.ClientResponse) -> None:
     """Read the end of an answer, so that its connection can be used again."""
     try:
-        with anyio.move_on_after(DRAIN_S):
+        with anyio.move_on_after(DRAIN_S, shield=True):  # the turn is over: nothing cuts it
             while not response.content.at_eof():
                 await response.content.readany()
     except (aiohttp.ClientError, OSError):
