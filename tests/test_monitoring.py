@@ -18,7 +18,15 @@ import yaml
 
 from tests.daemon.posts import open_mailbox
 from tests.daemon.running import open_scene
-from tests.daemon.scraping import Samples, open_window, poll_seldom, show_metrics, work
+from tests.daemon.scraping import (
+    Samples,
+    converse,
+    open_gateway,
+    open_window,
+    poll_seldom,
+    show_metrics,
+    work,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -195,8 +203,10 @@ async def test_every_query_asks_for_what_a_daemon_shows(postgres_url: str, tmp_p
     async with open_scene(postgres_url, tmp_path) as scene:
         show_metrics(scene)
         poll_seldom(scene)
+        open_gateway(scene)
         async with open_mailbox(scene) as mailbox, open_window(mailbox.daemon) as window:
             await work(scene, mailbox)
+            await converse(scene, window)
             samples = await window.wait_for("orchestrator_listen_up", 1)
     mistakes = {name: list(find_mistakes(query, samples)) for name, query in QUERIES.items()}
     assert {name: found for name, found in mistakes.items() if found} == {}

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
+from yarl import URL
 
+from orchestrator.providers.ticket import Ticket, derive_key, sign
+from orchestrator.simulator import echo_model
 from tests.daemon.application import quoted, update_task
 from tests.daemon.customers import CUSTOMERS, TENCENT, ZEGO
+from tests.daemon.llm import TOKEN_SECRET, asking
 from tests.daemon.posts import Mailbox, Written, tencent
-from tests.daemon.running import Daemon, Scene, until
+from tests.daemon.running import USER, Daemon, Scene, as_json, until
 from tests.daemon.talk import WALKIE, press, release, settled
+from tests.ports import unused_port
 
 Labels = frozenset[tuple[str, str]]
 Samples = Mapping[tuple[str, Labels], float]
@@ -125,3 +130,74 @@ async def work(scene: Scene, mailbox: Mailbox) -> None:
     assert await mailbox.post(Written(TENCENT.name, genuine.body + b" ", genuine.headers)) == 401
     assert await mailbox.post(Written("secret-task-9", b"{}")) == 404
     assert await mailbox.post(Written('a"b\nc', b"{}")) == 404
+
+
+# --- turns at the LLM gateway
+
+ECHO, BREAKS, DOWN, NONE = "echo", "breaks", "down", "none"
+"""Upstreams: one that answers, one that breaks off in the middle, one in whose place the first
+answers, and one that says nothing."""
+TALKS = {
+    upstream: f"secret-task-{number}"
+    for number, upstream in enumerate((ECHO, BREAKS, DOWN, NONE), len(TASKS))
+}
+"""The task whose agent asks each."""
+
+
+def open_gateway(scene: Scene) -> None:
+    """Let daemons that are started from now on have a gateway, and the simulator's model behind."""
+    place = f"127.0.0.1:{unused_port()}"
+    scene.settings["llm_gateway"] = {
+        "listen": place,
+        "public_url": f"http://{place}",
+        "token_secret": TOKEN_SECRET,
+    }
+    model = f"{scene.vendors.url}{echo_model.PATH}"
+    urls = {
+        ECHO: model,
+        BREAKS: f"{model}/fault=cut",
+        DOWN: f"{model}/fault=status_500",
+        NONE: f"{model}/fault=status_500",
+    }
+    upstreams = {name: {"url": url, "api_key": echo_model.API_KEY} for name, url in urls.items()}
+    upstreams[DOWN]["fallback"] = ECHO
+    scene.settings["llm_upstreams"] = upstreams
+
+
+async def converse(scene: Scene, window: Window) -> Samples:
+    """Let agents ask each upstream, one of them after its end as well, and a liar; return all."""
+    for upstream, id_ in TALKS.items():
+        await scene.ask_for(ZEGO, id_, spec=as_json(asking(ZEGO, upstream)))
+    for upstream, id_ in TALKS.items():
+        await scene.wait(id_, phase="running")
+        assert await ask_for_words(scene, window, upstream) == 200
+    assert await ask_for_words(scene, window, ECHO, secret="fake-other-secret") == 401
+    await scene.app.write(update_task(TALKS[ECHO], desired_state=quoted("stopped")))
+    await scene.wait(TALKS[ECHO], phase="stopped")
+    assert await ask_for_words(scene, window, ECHO) == 200
+    ended = {"account": ZEGO.name, "upstream": ECHO, "outcome": "ended"}
+    return await window.wait_for("orchestrator_llm_turns_total", 1, **ended)
+
+
+async def ask_for_words(
+    scene: Scene, window: Window, upstream: str, secret: str = TOKEN_SECRET
+) -> int:
+    """Ask as the agent of an upstream's task, with a token made of `secret`; return the status."""
+    id_ = TALKS[upstream]
+    agent = (await scene.ledger(id_))[-1]
+    ticket = Ticket(
+        upstream=upstream,
+        account=ZEGO.name,
+        room_id=f"room-{id_}",
+        user_id=USER,
+        task_id=id_,
+        incarnation=agent["incarnation"],
+        agent_id=agent["id"],
+    )
+    url = URL(f"{scene.settings['llm_gateway']['public_url']}{ticket.path}", encoded=True)
+    token = sign(ticket, derive_key(secret, ZEGO.name))
+    question = {"messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    headers = {"Authorization": f"Bearer {token}"}
+    async with window.session.post(url, json=question, headers=headers) as answer:
+        await answer.read()
+        return answer.status

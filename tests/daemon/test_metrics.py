@@ -2,6 +2,7 @@
 
 import json
 import socket
+from collections.abc import Mapping
 from contextlib import closing
 
 import pytest
@@ -13,10 +14,15 @@ from tests.daemon.customers import CUSTOMERS, TENCENT, ZEGO
 from tests.daemon.posts import open_mailbox
 from tests.daemon.running import Scene, task, until
 from tests.daemon.scraping import (
+    BREAKS,
+    ECHO,
     NAMED,
+    NONE,
     TASKS,
     Samples,
     Window,
+    converse,
+    open_gateway,
     open_window,
     poll_seldom,
     sample,
@@ -58,6 +64,15 @@ BEYOND = {
     "orchestrator_loop_age_seconds": {"loop"},
     "orchestrator_draining": set(),
 }
+GATEWAY = {
+    "orchestrator_llm_turns_total": {"account", "upstream", "outcome"},
+    "orchestrator_llm_refused_total": {"account", "why"},
+    "orchestrator_llm_first_token_seconds_bucket": {"upstream", "le"},
+    "orchestrator_llm_fallbacks_total": {"upstream"},
+    "orchestrator_llm_tokens_total": {"account", "upstream", "kind"},
+    "orchestrator_llm_turns_open": set(),
+}
+"""Of the LLM gateway, where there is one."""
 CALLS = """
     SELECT account, action, outcome, count(*) AS calls FROM agent_event
     WHERE latency_ms IS NOT NULL GROUP BY account, action, outcome
@@ -114,15 +129,20 @@ async def test_a_daemon_that_worked_shows_it(scene: Scene) -> None:
 
 def assert_whole(samples: Samples) -> None:
     """Every name is there with its labels, and no label names a task, a room or a user."""
-    for name, wanted in (NAMES | BEYOND).items():
-        labels = {frozenset(dict(pairs)) for shown, pairs in samples if shown == name}
-        assert labels == {frozenset(wanted)}, name
-    texts = {text for _, pairs in samples for _, text in pairs}
-    assert [text for text in texts if NAMED.search(text)] == []
+    assert_named(samples, NAMES | BEYOND)
     assert {text for _, pairs in samples for key, text in pairs if key == "account"} == {
         "",
         *(customer.name for customer in CUSTOMERS),
     }
+
+
+def assert_named(samples: Samples, names: Mapping[str, set[str]]) -> None:
+    """These names are there with their labels, and no label of any names who only a row may."""
+    for name, wanted in names.items():
+        labels = {frozenset(dict(pairs)) for shown, pairs in samples if shown == name}
+        assert labels == {frozenset(wanted)}, name
+    texts = {text for _, pairs in samples for _, text in pairs}
+    assert [text for text in texts if NAMED.search(text)] == []
 
 
 def assert_right(samples: Samples) -> None:
@@ -148,6 +168,91 @@ def assert_right(samples: Samples) -> None:
         assert sample(samples, "orchestrator_account_denied", account=customer.name) == 0
         assert abs(sample(samples, "orchestrator_clock_offset_seconds", account=customer.name)) < 9
     assert sample(samples, "orchestrator_calls_in_flight", class_="start") == 0
+
+
+async def test_turns_at_the_gateway_are_shown_as_the_rows_tell_of_them(scene: Scene) -> None:
+    show_metrics(scene)
+    poll_seldom(scene)
+    open_gateway(scene)
+    daemon = await scene.start_daemon()
+    async with open_window(daemon) as window:
+        await converse(scene, window)
+        samples = await window.wait_for("orchestrator_llm_turns_open", 0)
+        assert await window.ask("/readyz") == (200, "ready\n")
+    assert_named(samples, GATEWAY)
+    assert shown_turns(samples) == {
+        (ECHO, "answered"): 2,  # one of them for another
+        (BREAKS, "cut"): 1,
+        (NONE, "failed"): 1,
+        (ECHO, "ended"): 1,
+    }
+    assert await turns_written(scene, sum(shown_turns(samples).values())) == shown_turns(samples)
+    firsts = "orchestrator_llm_first_token_seconds_count"
+    assert (sample(samples, firsts, upstream=ECHO), sample(samples, firsts, upstream=BREAKS)) == (
+        2,
+        1,
+    )
+    assert sample(samples, "orchestrator_llm_fallbacks_total", upstream=ECHO) == 1
+    forged = {"account": ZEGO.name, "why": "forged"}
+    assert sample(samples, "orchestrator_llm_refused_total", **forged) == 1
+    tokens: list[Row] = await scene.app.read(TOKENS)
+    for kind in ("prompt", "completion"):
+        labels = {"account": ZEGO.name, "upstream": ECHO, "kind": kind}
+        count = sample(samples, "orchestrator_llm_tokens_total", **labels)
+        assert (kind, count) == (kind, tokens[0][kind])
+        assert count > 0
+
+
+TURNS = "SELECT upstream, outcome, count(*) AS turns FROM llm_turn GROUP BY upstream, outcome"
+TOKENS = """
+    SELECT CAST(sum(prompt_tokens) AS integer) AS prompt,
+        CAST(sum(completion_tokens) AS integer) AS completion
+    FROM llm_turn WHERE upstream = 'echo'
+"""
+
+
+def shown_turns(samples: Samples) -> dict[tuple[str, str], int]:
+    """Return the turns that the metrics tell of, by upstream and outcome."""
+    return {
+        (labels["upstream"], labels["outcome"]): int(value)
+        for (name, pairs), value in samples.items()
+        if name == "orchestrator_llm_turns_total"
+        for labels in [dict(pairs)]
+    }
+
+
+async def turns_written(scene: Scene, count: int) -> dict[tuple[str, str], int]:
+    """Wait until so many turns are written; return how many of each upstream and outcome."""
+
+    async def look() -> dict[tuple[str, str], int] | None:
+        rows: list[Row] = await scene.app.read(TURNS)
+        found = {(row["upstream"], row["outcome"]): row["turns"] for row in rows}
+        return found if sum(found.values()) >= count else None
+
+    async def awaited() -> str:
+        return f"{count} turns, found {await scene.app.read(TURNS)}\n{scene.logs()}"
+
+    return await until(look, awaited)
+
+
+async def test_where_a_token_is_forged_nobody_chooses_a_label(sqlite_scene: Scene) -> None:
+    scene = sqlite_scene
+    show_metrics(scene)
+    open_gateway(scene)
+    daemon = await scene.start_daemon()
+    url = scene.settings["llm_gateway"]["public_url"]
+    async with open_window(daemon) as window:
+        for account in ("secret-task-1", 'a"b', ZEGO.name):
+            path = f"/llm/secret-task-2/{account}/room-1/human/secret-task-3/1/a/chat/completions"
+            async with window.session.post(f"{url}{path}", data=b"{}") as answer:
+                assert answer.status == (401 if account == ZEGO.name else 404)
+        strangers = {"account": "", "why": "stranger"}
+        samples = await window.wait_for("orchestrator_llm_refused_total", 2, **strangers)
+    forged = {"account": ZEGO.name, "why": "forged"}
+    assert sample(samples, "orchestrator_llm_refused_total", **forged) == 1
+    texts = {text for _, pairs in samples for _, text in pairs}
+    assert [text for text in texts if NAMED.search(text)] == []
+    assert shown_turns(samples) == {}
 
 
 async def test_what_the_application_writes_chooses_no_label(scene: Scene) -> None:
