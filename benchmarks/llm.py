@@ -28,7 +28,7 @@ PERCENTILES: Final = "ms p50 / p95"
 _SECRET: Final = "bench-token-secret"  # noqa: S105 - plainly fake
 _RUNNING: Final = "SELECT count(*) FROM agent_status WHERE phase = 'running'"
 _AGENTS: Final = "SELECT task_id, incarnation, id FROM vendor_agent ORDER BY task_id"
-_ANSWERED: Final = "SELECT count(*) FROM llm_turn WHERE outcome = 'answered'"
+_CONFIRMED: Final = "SELECT count(*) FROM agent_status WHERE confirmed_at IS NOT NULL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,8 @@ class Scale:
     agents: int = 200
     manner: Manner = field(default_factory=lambda: Manner(words=100, per_s=25, think_s=0.3))
     """A word in 40 ms is quicker than speech: most models' pace."""
+    first: Manner = field(default_factory=lambda: Manner(words=4, per_s=4, think_s=0.3))
+    """Of each agent's first turn, which is not measured."""
     turns_each: int = 2
     rounds: int = 3
     open_turns: int = 1_000
@@ -67,10 +69,12 @@ async def measure(setting: Setting, kind: Kind, scale: Scale) -> list[Figure]:
         async with run_daemon(config, application) as daemon, open_client() as client:
             agents = await _start_agents(application, scale, f"http://{place}")
             direct = [Address(url=f"{model}/chat/completions")] * scale.agents
+            # An agent's first request is proof of life, which is looked into once.
+            await talk(client, agents, scale.first, 1)
+            await application.wait_for(scale.agents, _CONFIRMED)
             measured = _Measured()
             for _ in range(scale.rounds):
                 await _take_turns(client, daemon, (direct, agents), measured, scale)
-            await application.wait_for(scale.agents * scale.turns_each * scale.rounds, _ANSWERED)
             memory = await _weigh_turns(client, daemon, agents, scale)
     return [*_figures(measured), memory]
 

@@ -31,6 +31,7 @@ TINY: dict[str, Measure] = {
         scale=llm.Scale(
             agents=4,
             manner=Manner(words=4, per_s=50, think_s=0.01),
+            first=Manner(words=1, per_s=50, think_s=0.01),
             rounds=1,
             open_turns=8,
             settle_s=0.1,
