@@ -1,4 +1,4 @@
-"""What the configuration says of the LLM gateway and of its upstreams, and what is wrong with it."""
+"""What the configuration says of the LLM gateway and its upstreams, and what is wrong with it."""
 
 from pathlib import Path
 
