@@ -44,6 +44,8 @@ PATH_VARIABLE = "ORCHESTRATOR_CONFIG"
 DEBUG_VARIABLE = "ORCHESTRATOR_DEBUG"
 CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
 """systemd sets it, for the service alone."""
+_KEPT_APART = ("llm_gateway", "llm_upstreams", "secrets")
+"""Tables of the daemon's alone."""
 CREDENTIALS_FOLDER = "credentials"
 """Beside the configuration file: where credentials are looked for without that variable."""
 
@@ -127,9 +129,9 @@ def open_config(option: Path | None) -> Config:
 
 
 def open_part(option: Path | None, *names: str) -> Config:
-    """Return the configuration as if it had the accounts of these names only, and no `[secrets]`.
+    """Return the configuration as if of all that has keys it had the accounts of these names only.
 
-    Who looks at the database need not be able to read every vendor's key.
+    Who looks at the database need not be able to read every vendor's key, or a model's.
 
     Raises:
         ConfigError: see `load`; what is left out may be wrong.
@@ -139,7 +141,7 @@ def open_part(option: Path | None, *names: str) -> Config:
     accounts = written.get("accounts", {})
     if isinstance(accounts, dict):
         kept = {name: accounts[name] for name in names if name in accounts}
-        written = {**written, "accounts": kept, "secrets": {}}
+        written = {**written, "accounts": kept, **{key: {} for key in _KEPT_APART}}
     return understand(written, path, os.environ)
 
 

@@ -60,11 +60,14 @@ def _shared_places(written: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _lost_gateways(written: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield a gateway of which no vendor would know where it is."""
+    """Yield what a gateway lacks: its place as the vendors know it, or its present secret."""
     table = _table(written, "llm_gateway")
     if "listen" in table and "public_url" not in table:
         expected = "the URL by which the vendors reach llm_gateway.listen"
         yield Problem(path="llm_gateway.public_url", expected=expected, found="nothing")
+    if "former_token_secret" in table and "token_secret" not in table:
+        expected = "the token_secret after llm_gateway.former_token_secret"
+        yield Problem(path="llm_gateway.token_secret", expected=expected, found="nothing")
 
 
 def _lost_fallbacks(written: Mapping[str, Any]) -> Iterator[Problem]:

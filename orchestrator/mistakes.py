@@ -20,6 +20,7 @@ _EXPECTED = {
     "bool_type": "true or false",
     "dict_type": "a table",
     "int_type": "a whole number",
+    "list_type": "a list",
     "model_attributes_type": "a table",
     "model_type": "a table",
     "string_type": "text",

@@ -20,6 +20,13 @@ from pydantic_core import PydanticCustomError
 from orchestrator.secret import NoSecretError, Place, Secret, find_secret
 
 POSTGRES: Final = "postgresql://"
+HEADER_TEXT: Final = "printable ASCII text, since it is sent as a header"
+_NOT_PASSED: Final = frozenset(
+    {
+        "authorization", "connection", "content-encoding", "content-length", "content-type",
+        "cookie", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
 
 
 def _find(written: object, info: ValidationInfo) -> Secret:
@@ -142,13 +149,32 @@ def _web_address(written: str) -> str:
     raise _told(expected, _describe(written))
 
 
+def _key_of_a_header(written: object, info: ValidationInfo) -> Secret:
+    """Return a secret that is sent in a header."""
+    secret = _find(written, info)
+    if _goes_into_a_header(secret.reveal()):
+        return secret
+    raise _told(HEADER_TEXT, "other characters")
+
+
+def _goes_into_a_header(text: str) -> bool:
+    return text.isascii() and text.isprintable()
+
+
+def _passed_header(name: str) -> str:
+    """Refuse what is between us and the vendor, or speaks of its bytes and not of ours."""
+    if name.lower() in _NOT_PASSED:
+        raise _told("a header of the vendor's own", f'"{name}"')
+    return name
+
+
 def _header(written: object, info: ValidationInfo) -> str | Secret:
     """Return a header's value: text as it is, which is no secret, or a secret."""
     value = written if isinstance(written, str) else _find(written, info)
     shown = value.reveal() if isinstance(value, Secret) else value
-    if shown.isascii() and shown.isprintable():
+    if _goes_into_a_header(shown):
         return value
-    raise _told("printable ASCII text, since it is sent as a header", "other characters")
+    raise _told(HEADER_TEXT, "other characters")
 
 
 SecretKey = Annotated[Secret, PlainValidator(_find)]
@@ -168,4 +194,10 @@ CallsPerSecond = Annotated[int, Field(ge=0)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")]
 HeaderValue = Annotated[str | Secret, PlainValidator(_header)]
+BearerKey = Annotated[Secret, PlainValidator(_key_of_a_header)]
+PassedHeader = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'+.^_`|~-]{1,64}$"),
+    AfterValidator(_passed_header),
+]
 UpstreamName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]

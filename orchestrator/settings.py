@@ -12,12 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from orchestrator.secret import Secret
 from orchestrator.setting_types import (
     AppId,
+    BearerKey,
     CallsPerSecond,
     DatabaseUrl,
     Endpoint,
     HeaderName,
     HeaderValue,
     Listen,
+    PassedHeader,
     Positive,
     PostgresUrl,
     SecretKey,
@@ -270,7 +272,7 @@ class LlmUpstream(Table):
 
     url: WebAddress
     """Its base URL, as OpenAI's clients take it, or the whole URL of its chat completions."""
-    api_key: SecretKey | None = None
+    api_key: BearerKey | None = None
     """Sent as bearer token."""
     model: str = Field("", max_length=256)
     """The model that it is asked for. Empty: the one that the vendor names."""
@@ -281,7 +283,7 @@ class LlmUpstream(Table):
     pass_fields: list[str] = Field(default_factory=list)
     """Fields of a request that are the vendor's own and sent on: `round_id`, `agent_info`, keys of
     Volcengine's `Custom`; `*`: all. OpenAI itself refuses fields that it does not know."""
-    pass_headers: list[HeaderName] = Field(default_factory=list)
+    pass_headers: list[PassedHeader] = Field(default_factory=list)
     """Headers of a request that are sent on, for example `X-Task-Id`."""
     count_tokens: bool = True
     """Whether it is asked to count tokens (`stream_options.include_usage`)."""

@@ -65,7 +65,7 @@ def test_the_default_configuration_says_of_each_table_what_takes_it() -> None:
             group, alone = "".join(re.findall(r"\((reload|restart)\)", line)), ""
         elif line in {"# Reload.", "# Restart."}:
             alone = line.strip("# .").lower()
-        elif table := re.match(r"\[(\w+)", line):
+        elif table := re.match(r"(?:# )?\[(\w+)", line):
             told[table[1]], alone = alone or group, ""
     assert told == dict.fromkeys(TAKEN_AT_ONCE, "reload") | dict.fromkeys(READ_ONCE, "restart")
 

@@ -65,13 +65,13 @@ def test_every_key_is_explained_and_in_the_example(
 ) -> None:
     assert description, f"{model}.{key} has no docstring"
     example = (ROOT / "config.toml").read_text("utf-8")
-    named = rf"^(# )?{key} = |^\[{key}\]|^\[accounts\.\w+\.{key}\]|^\[{key}\.\w+\]"
+    named = rf"^(# )?{key} = |^\[{key}\]|^\[accounts\.\w+\.{key}\]|^(# )?\[{key}\.\w+\]"
     assert re.search(named, example, re.MULTILINE), f"{key} of {model} is not in config.toml"
 
 
 EXAMPLE = (ROOT / "config.toml").read_text("utf-8")
 CREDENTIALS = set(re.findall(r'credential = "([^"]+)"', EXAMPLE))
-COMMENTED_KEY = re.compile(r"^# (?=[\w]+ = )", re.MULTILINE)
+COMMENTED_KEY = re.compile(r"^# (?=[\w]+ = |\[)", re.MULTILINE)
 
 
 @pytest.fixture

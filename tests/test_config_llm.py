@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.config import open_part
 from tests.test_config import A_PLACE, A_VARIABLE, FORMS, mistakes, read
 
 A_WEB_ADDRESS = "http(s)://HOST, with a port and a path if need be, without user, query or fragment"
 A_HEADER = "printable ASCII text, since it is sent as a header"
+A_PASSED_HEADER_NAME = "text that matches ^[A-Za-z0-9!#$%&'+.^_`|~-]{1,64}$"
 A_HEADER_NAME = "text that matches ^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$"
 ANOTHER_UPSTREAM = "the name of another upstream under [llm_upstreams]"
 
@@ -103,8 +105,38 @@ ANOTHER_UPSTREAM = "the name of another upstream under [llm_upstreams]"
         (
             "[llm_upstreams.a]\nurl = 'http://h/v1'\npass_headers = ['X Y']",
             "llm_upstreams.a.pass_headers.0",
-            A_HEADER_NAME,
+            A_PASSED_HEADER_NAME,
             '"X Y"',
+        ),
+        (
+            "[llm_upstreams.a]\nurl = 'http://h/v1'\npass_headers = ['*']",
+            "llm_upstreams.a.pass_headers.0",
+            A_PASSED_HEADER_NAME,
+            '"*"',
+        ),
+        (
+            "[llm_upstreams.a]\nurl = 'http://h/v1'\npass_headers = ['Authorization']",
+            "llm_upstreams.a.pass_headers.0",
+            "a header of the vendor's own",
+            '"Authorization"',
+        ),
+        (
+            "[llm_upstreams.a]\nurl = 'http://h/v1'\npass_fields = '*'",
+            "llm_upstreams.a.pass_fields",
+            "a list",
+            '"*"',
+        ),
+        (
+            "[llm_upstreams.a]\nurl = 'http://h/v1'\napi_key = \"fake\\nkey\"",
+            "llm_upstreams.a.api_key",
+            A_HEADER,
+            "other characters",
+        ),
+        (
+            "[llm_gateway]\nformer_token_secret = 'fake-token-secret'",
+            "llm_gateway.token_secret",
+            "the token_secret after llm_gateway.former_token_secret",
+            "nothing",
         ),
         (
             "[llm_upstreams.a]\nurl = 'http://h/v1'\nfallback = 'b'",
@@ -170,3 +202,13 @@ def test_upstreams_need_no_gateway_and_two_may_stand_in_for_each_other(tmp_path:
     config = read(tmp_path, circle)
     assert config.llm_gateway.listen is None
     assert [one.fallback for one in config.llm_upstreams.values()] == ["b", "a"]
+
+
+def test_who_looks_at_the_database_need_not_have_a_model_s_key(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(
+        "[llm_gateway]\ntoken_secret = { file = 'none' }\n"
+        "[llm_upstreams.a]\nurl = 'https://h/v1'\napi_key = { file = 'none' }",
+        "utf-8",
+    )
+    assert open_part(file).llm_upstreams == {}

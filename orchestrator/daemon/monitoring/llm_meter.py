@@ -46,7 +46,7 @@ class LlmMeter:
         )
         self._fallbacks = Counter(
             "orchestrator_llm_fallbacks",
-            "Turns that were answered by the fallback of this upstream's.",
+            "Turns in which this upstream stood in for another, whatever came of it.",
             ("upstream",),
             registry=registry,
         )
