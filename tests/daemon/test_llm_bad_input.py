@@ -326,6 +326,26 @@ async def assert_nothing_shows(gate: Gate, *agents: Talker) -> None:
     await assert_quiet(gate.scene, [SPOKEN, MODEL_KEY, TOKEN_SECRET, *tokens])
 
 
+async def test_kept_words_are_any_words_and_not_in_the_log(gate: Gate) -> None:
+    gate.scene.settings["llm_gateway"]["keep_text"] = True
+    daemon = await gate.scene.start_daemon()
+    agent = await gate.start_agent(TENCENT, "call")
+    odd = f"{SPOKEN} nul \0, half a pair \ud83d, 中🙂 "
+
+    async def echo(one: Exchange) -> None:
+        await one.begin()
+        await one.say(odd, "x" * 10_000)
+        await one.finish()
+
+    gate.model.script = echo
+    await agent.ask(said(odd + "y" * 10_000))
+    (turn,) = await gate.wait_for_turns("call", 1)
+    shown = f"{SPOKEN} nul  , half a pair ?, 中🙂 "
+    for column, filler in (("user_text", "y"), ("agent_text", "x")):
+        assert turn[column] == (shown + filler * 10_000)[:4_000]
+    assert SPOKEN not in daemon.log()
+
+
 async def test_a_refused_request_of_a_task_is_nobody_else_s(gate: Gate) -> None:
     """A body that is refused makes no agent idle, superseded or unknown."""
     await gate.scene.start_daemon()
