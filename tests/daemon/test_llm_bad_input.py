@@ -35,7 +35,7 @@ TEXT = "".join(WORDS)
 SPOKEN = "where-is-my-parcel-93b1"
 MANY = 300
 """Turns at once: a modest number, for a machine that others use too."""
-TURN_KB_MAX = 400
+TURN_KB_MAX = 200
 """Of the daemon's memory for one of them, its start-up and history included."""
 
 
