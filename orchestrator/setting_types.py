@@ -23,8 +23,9 @@ POSTGRES: Final = "postgresql://"
 HEADER_TEXT: Final = "printable ASCII text, since it is sent as a header"
 _NOT_PASSED: Final = frozenset(
     {
-        "authorization", "connection", "content-encoding", "content-length", "content-type",
-        "cookie", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+        "accept", "accept-encoding", "authorization", "connection", "content-encoding",
+        "content-length", "content-type", "cookie", "expect", "host", "keep-alive", "te", "trailer",
+        "transfer-encoding", "upgrade", "user-agent",
     }
 )  # fmt: skip
 

@@ -254,7 +254,7 @@ class LlmGateway(Table):
     makes running agents mute."""
     former_token_secret: SecretKey | None = None
     """The `token_secret` before this one: its tokens are good as long as it stands here."""
-    max_body_bytes: int = Field(1_048_576, ge=1_024, le=16_777_216)
+    max_body_bytes: int = Field(1_048_576, ge=1_024, le=4_194_304)
     """Larger requests are answered 413. A long history has some 100 kilobytes."""
     first_token_timeout_ms: int = Field(4_000, ge=100, le=60_000)
     """Milliseconds that an upstream may take to its first word; then its fallback is asked, or the

@@ -18,8 +18,8 @@ CLOCK_NOISE: Final = timedelta(seconds=1)
 
 
 ASKED: Final = "AskedGateway"
-"""The code of a fact that no callback told: an agent asked our LLM gateway for words. Its name is
-that of one ledger row, for it came with that row's token."""
+"""The code of a fact that no callback told: an agent asked our LLM gateway for words. A name in it
+is that of one ledger row, for it came with that row's token."""
 
 
 class Event(StrEnum):
@@ -58,7 +58,7 @@ class Fact:
 
     @property
     def is_asking(self) -> bool:
-        """Whether it is a request at our LLM gateway: its time is ours, and its name is certain."""
+        """Whether it is a request at our LLM gateway: its time is ours, a name in it is certain."""
         return self.code == ASKED
 
 

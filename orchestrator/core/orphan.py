@@ -77,7 +77,8 @@ def judge(sighting: Sighting, owner: Owner, account: Account, call_timeout: time
         return Verdict.SKIP
     if sighting.is_elsewhere or (fact.vendor_task_id is None and fact.name is None):
         return Verdict.SKIP
-    if is_parked and sighting.is_start_open and not fact.is_asking:
+    is_named = fact.is_asking and fact.name is not None
+    if is_parked and sighting.is_start_open and not is_named:
         return Verdict.WAIT
     return Verdict.OURS if owner.has(fact.name) else Verdict.FOREIGN
 

@@ -89,11 +89,14 @@ def stand(caller: Caller | None) -> Standing:
     return Standing.WANTED
 
 
-def is_news(caller: Caller | None) -> bool:
+def is_news(caller: Caller | None, handle: str | None) -> bool:
     """Return whether it is worth writing down that the agent asked, so that its row is looked at.
 
-    Of one that is wanted, known and was seen alive there is nothing to learn.
+    `handle`: the vendor's, as the request tells it; null: it tells none. Of an agent that is
+    wanted, known by this handle and was seen alive there is nothing to learn.
     """
     if caller is None or stand(caller) is not Standing.WANTED:
         return True
-    return caller.vendor_task_id is None or not caller.is_confirmed
+    if caller.vendor_task_id is None or not caller.is_confirmed:
+        return True
+    return handle is not None and handle != caller.vendor_task_id

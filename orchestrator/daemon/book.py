@@ -26,6 +26,8 @@ from orchestrator.store.accounts import Standing
 
 OFFSETS_KEPT: Final = 9
 """A vendor's `Date` has whole seconds and its way takes time: the median of a few is enough."""
+TOKEN_SECRETS_KEPT: Final = 4
+"""Of one account: the present one, and those of the last rotations while this daemon runs."""
 ATTEMPTS: Final = 2
 """Upstreams that are asked for one turn at most: the one that a spec names, and its fallback."""
 PROBE_WITHIN: Final = timedelta(seconds=15)
@@ -78,6 +80,8 @@ class Book:
         self.secrets = keys.secrets
         self.upstreams = keys.upstreams
         self.llm = llm
+        self._token_secrets: dict[str, tuple[str, ...]] = {}
+        self._note_token_secrets()
         self.stops_foreign = keys.stops_foreign
         self.timekeeper = Timekeeper()
         self._former: dict[str, AccountRuntime] = {}
@@ -97,6 +101,7 @@ class Book:
         self.secrets = keys.secrets
         self.upstreams = keys.upstreams
         self.stops_foreign = keys.stops_foreign
+        self._note_token_secrets()
 
     def runtime(self, name: str) -> AccountRuntime:
         """Return an account; one that a reload removed is still there for calls in flight."""
@@ -130,10 +135,15 @@ class Book:
     def token_keys(self, account: str) -> tuple[bytes, ...]:
         """Return what tokens of this account's agents may be made with; new ones with the first."""
         secrets = self.llm.token_secrets if self.llm is not None else ()
-        if not secrets:
-            known = (self.runtimes.get(account), self._former.get(account))
-            secrets = tuple(runtime.token_secret for runtime in known if runtime is not None)
-        return tuple(derive_key(secret, account) for secret in secrets)
+        known = secrets or self._token_secrets.get(account, ())
+        return tuple(derive_key(secret, account) for secret in known)
+
+    def _note_token_secrets(self) -> None:
+        """Remember the accounts' own secrets: agents of before a reload ask with the older ones."""
+        for name, runtime in self.runtimes.items():
+            known = self._token_secrets.get(name, ())
+            older = tuple(secret for secret in known if secret != runtime.token_secret)
+            self._token_secrets[name] = (runtime.token_secret, *older)[:TOKEN_SECRETS_KEPT]
 
     def account(self, name: str, standing: Standing | None, amnesty_at: datetime | None) -> Account:
         """Return the account as a decision has to see it now; how full it is comes from the claim.

@@ -25,7 +25,7 @@ class EventReader:
         self._data: list[bytes] = []
         """The data of the event that is coming in."""
         self._held = 0
-        """Bytes in `_data`."""
+        """Bytes of `_data`, a line's end after each."""
         self._is_first_line = True
         self._is_after_cr = False
 
@@ -66,7 +66,7 @@ class EventReader:
         if name == b"data":
             value = value.removeprefix(b" ")
             self._data.append(value)
-            self._held += len(value)
+            self._held += len(value) + 1  # an empty one is held as well
         return b""
 
     def _end_event(self) -> bytes:

@@ -6,6 +6,7 @@ Rule 3: the key is a `ResolvedSecret`: it is sent, and shown to nobody.
 Rule 4: a spec without the placeholder stays the object it was.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -104,7 +105,7 @@ def _fill(
     wrong = (
         *(problem((*place, key), _STANDS_FOR_IT, said[key]) for key in own if key in said),
         *(
-            problem((*place, key), f"{value}, since {PLACEHOLDER} speaks OpenAI's words", said[key])
+            problem((*place, key), f"{_word(value)}, since {PLACEHOLDER} needs it so", said[key])
             for key, value in form.required.items()
             if said.get(key, value) != value
         ),
@@ -113,6 +114,11 @@ def _fill(
         return spec, wrong
     filled = {**form.defaults(endpoint), **said, **form.required, **own}
     return _with_block(spec, form.block, filled), ()
+
+
+def _word(value: Any) -> str:
+    """Spell a value as JSON does, a text without its quotes."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _name(block: Mapping[str, Any]) -> str | None:

@@ -40,8 +40,8 @@ class LlmForm:
 
     block: tuple[str, ...]
     """The keys that lead from the top of a spec to the object that describes the model."""
-    required: Mapping[str, str]
-    """What makes the vendor ask in OpenAI's words: in a spec the same, or nothing."""
+    required: Mapping[str, Any]
+    """What makes the vendor ask as we understand it: in a spec the same, or nothing."""
     own: Callable[[LlmEndpoint], Mapping[str, Any]]
     """The address and the key, under the vendor's names: none of these may be in a spec."""
     defaults: Callable[[LlmEndpoint], Mapping[str, Any]]

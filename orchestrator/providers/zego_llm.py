@@ -18,7 +18,7 @@ def _own(endpoint: LlmEndpoint) -> Mapping[str, Any]:
 
 
 def _defaults(endpoint: LlmEndpoint) -> Mapping[str, Any]:
-    return {"Model": endpoint.model, "AddAgentInfo": True}
+    return {"Model": endpoint.model}
 
 
 def _read(_headers: Mapping[str, str], body: Mapping[str, Any]) -> Asked:
@@ -33,7 +33,8 @@ def _read(_headers: Mapping[str, str], body: Mapping[str, Any]) -> Asked:
 
 FORM: Final = LlmForm(
     block=("LLM",),
-    required=MappingProxyType({"Vendor": "OpenAIChat"}),
+    # Without agent_info nothing tells which instance asks, and a lost one could not be stopped.
+    required=MappingProxyType({"Vendor": "OpenAIChat", "AddAgentInfo": True}),
     own=_own,
     defaults=_defaults,
     read=_read,

@@ -42,8 +42,8 @@ TASK_COLUMNS: tuple[str, ...] = (
     "id", "account", "room_id", "user_id", "desired_state", "start_at", "start_by", "stop_at",
     "restart_policy", "priority", "created_at", "heartbeat_at", "heartbeat_timeout_s", "owner",
 )  # fmt: skip
-"""In the order in which `to_task` wants them, followed by the owner's time-out and heartbeat, and by
-the upstream that its agent asks and when it last did."""
+"""In the order in which `to_task` wants them, followed by the owner's time-out and heartbeat, and
+by the upstream that its agent asks and when it last did."""
 
 _STATUS_WORDS: Mapping[str, type[StrEnum]] = {
     "phase": Phase,

@@ -45,9 +45,8 @@ def receive(connection: Connection, told: Sequence[Told], actor: str) -> int:
     """Store facts, and make due the rows that the new ones concern; return how many those are.
 
     A time in the future is cut to the present: nothing told has yet to happen. One of long ago is
-    cut to `OLDEST`. `actor` stands in
-    the inbox. Raises StatementError, and whatever else a driver raises about a value that the
-    database cannot hold; then nothing is stored.
+    cut to `OLDEST`. `actor` stands in the inbox. Raises StatementError, and whatever else a driver
+    raises about a value that the database cannot hold; then nothing is stored.
     """
     now = database_now(connection)
     ledger = _read_ledger(connection, told)

@@ -117,3 +117,21 @@ def _caller(row: Sequence[Any]) -> Caller:
         is_wanted=bool(row[5]),
         is_confirmed=bool(row[6]),
     )
+
+
+_OTHER = (
+    select(vendor_agent.c.id)
+    .where(
+        vendor_agent.c.account == bindparam("account"),
+        vendor_agent.c.vendor_task_id == bindparam("handle"),
+        vendor_agent.c.id != bindparam("agent_id"),
+        vendor_agent.c.ended_at.is_(None),
+    )
+    .limit(1)
+)
+
+
+def has_other(connection: Connection, account: str, handle: str, agent_id: str) -> bool:
+    """Return whether another open row of the ledger has a handle."""
+    values = {"account": account, "handle": handle, "agent_id": agent_id}
+    return connection.execute(_OTHER, values).first() is not None

@@ -52,24 +52,28 @@ def test_who_is_wanted(caller: Caller | None, standing: Standing) -> None:
 
 
 @pytest.mark.parametrize(
-    ("caller", "news"),
+    ("caller", "handle", "news"),
     [
-        (GOOD, False),
-        (None, True),
-        (replace(GOOD, vendor_task_id=None), True),
-        (replace(GOOD, is_confirmed=False), True),
-        (replace(GOOD, ended_at=NOW), True),
-        (replace(GOOD, is_wanted=False), True),
-        (replace(GOOD, retired=2), True),
+        (GOOD, None, False),
+        (GOOD, "h1", False),
+        (GOOD, "h2", True),  # two agents have one token
+        (None, None, True),
+        (replace(GOOD, vendor_task_id=None), None, True),
+        (replace(GOOD, is_confirmed=False), "h1", True),
+        (replace(GOOD, ended_at=NOW), "h1", True),
+        (replace(GOOD, is_wanted=False), None, True),
+        (replace(GOOD, retired=2), None, True),
     ],
 )
-def test_what_is_worth_writing_down(caller: Caller | None, *, news: bool) -> None:
-    assert is_news(caller) is news
+def test_what_is_worth_writing_down(
+    caller: Caller | None, handle: str | None, *, news: bool
+) -> None:
+    assert is_news(caller, handle) is news
 
 
 @given(CALLERS)
 def test_whoever_is_not_served_is_written_down(caller: Caller) -> None:
-    assert stand(caller) is Standing.WANTED or is_news(caller)
+    assert stand(caller) is Standing.WANTED or is_news(caller, None)
 
 
 @given(CALLERS, st.integers(0, 3))

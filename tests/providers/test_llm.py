@@ -185,16 +185,22 @@ def test_beside_it_nothing_else_says_where_to_ask(vendor: str) -> None:
         assert text.startswith(f"{PLACES[vendor]}.{key}: expected nothing, since $llm_gateway")
 
 
-@every_vendor
-def test_beside_it_only_openai_s_words_are_spoken(vendor: str) -> None:
-    form = FORMS[vendor]
-    ((key, value),) = form.required.items()
+REQUIRED = [
+    (vendor, key, value) for vendor, form in FORMS.items() for key, value in form.required.items()
+]
+
+
+@pytest.mark.parametrize(("vendor", "key", "value"), REQUIRED)
+def test_beside_it_stands_nothing_that_the_gateway_does_not_understand(
+    vendor: str, key: str, value: Any
+) -> None:
+    form, word = FORMS[vendor], value if isinstance(value, str) else "true"
     spec = spec_of(form, {PLACEHOLDER: "main", key: "Another"})
     filled, problems = fill_in(form, spec, find)
     assert filled is spec
     assert said(problems) == [
         (
-            f"{PLACES[vendor]}.{key}: expected {value}, since $llm_gateway speaks OpenAI's words, "
+            f"{PLACES[vendor]}.{key}: expected {word}, since $llm_gateway needs it so, "
             'found "Another" (string)'
         )
     ]

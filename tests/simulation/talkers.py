@@ -4,12 +4,12 @@ The request bears the token of one ledger row, so its name is certain; its time 
 What the daemon need not write down about it is not written here either.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING
 
-from orchestrator.core.fact import ASKED, Event, Fact
+from orchestrator.core.asking import Asker, facts_of
 from orchestrator.core.turn import Caller, is_news
 from tests.simulation.callbacks import deliver
 from tests.simulation.vendors import CAPS, Instance, Vendor
@@ -28,7 +28,6 @@ class Talker:
     world: "World"
     lots: Random
     """Its own, so that the world is the same with and without it."""
-    asked: int = field(default=0, init=False)
 
     def begin(self) -> None:
         pause = timedelta(seconds=self.lots.uniform(1, 40))
@@ -45,28 +44,29 @@ class Talker:
 
     def _ask(self, instance: Instance) -> None:
         """Let the vendor ask for words; it may tell its own handle of the agent, or not."""
-        if not is_news(_find(self.world.store, instance.session)):
+        caps, store = CAPS[self.vendor.recovery], self.world.store
+        caller = _find(store, instance.session)
+        tells = self.lots.random() < 0.8 and not caps.names_handle
+        handle = instance.handle if tells else None
+        if not is_news(caller, handle):
             return
-        self.asked += 1
-        named = CAPS[self.vendor.recovery].names_handle
-        tells = self.lots.random() < 0.8
-        handle = instance.handle if tells else _known(self.world.store, instance.session)
-        fact = Fact(
-            key=f"asked:{self.asked}",
-            event=Event.ALIVE,
-            event_at=self.world.clock,
-            vendor_task_id=instance.session if named else handle,
-            name=instance.session,
+        asker = Asker(
+            agent_id=instance.session,
             room_id=instance.room,
             user_id=instance.user,
-            code=ASKED,
+            handle=None if _has_another(store, handle, instance.session) else handle,
+            caller=caller,
+            at=self.world.clock,
         )
-        deliver(self.world, self.account, fact)
+        for fact in facts_of(asker, caps):
+            deliver(self.world, self.account, fact)
 
 
-def _known(store: "Store", agent_id: str) -> str | None:
-    agent = store.ledger.get(agent_id)
-    return None if agent is None else agent.vendor_task_id
+def _has_another(store: "Store", handle: str | None, agent_id: str) -> bool:
+    return handle is not None and any(
+        agent.vendor_task_id == handle and agent.id != agent_id and agent.ended_at is None
+        for agent in store.ledger.values()
+    )
 
 
 def _find(store: "Store", agent_id: str) -> Caller | None:

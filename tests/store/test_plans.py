@@ -146,6 +146,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "sweep_ledger": lambda c: housekeeping.sweep_ledger(c, "", "d1"),
     "prune": lambda c: retention.prune(c, OLD, 100),
     "find_callers": lambda c: llm_tasks.find_callers(c, [f"agent{id_[1:]}" for id_ in IDS]),
+    "has_other": lambda c: llm_tasks.has_other(c, "main", "h1", "agent9"),
     "note_talk": lambda c: llm_tasks.note_talk(c, dict.fromkeys(IDS, NOW)),
     "forget_llm_tasks": lambda c: llm_tasks.forget(c, IDS),
 }

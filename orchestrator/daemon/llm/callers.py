@@ -8,9 +8,8 @@ import anyio
 import structlog
 
 from orchestrator.core.turn import Caller
-from orchestrator.errors import OrchestratorError
 from orchestrator.store import llm_tasks
-from orchestrator.store.engine import Database, StatementError
+from orchestrator.store.engine import Database
 
 MOST: Final = 256
 """Requests that one statement looks up."""
@@ -32,10 +31,18 @@ Found = Caller | None | Unread
 
 
 @dataclass(eq=False, slots=True)
-class _Asking:
+class Asking:
+    """A request that is being looked up."""
+
     agent_id: str
-    found: Found = UNREAD
+    answer: Found = UNREAD
     is_done: anyio.Event = field(default_factory=anyio.Event)
+
+    async def found(self) -> Found:
+        """Return what the database knows of the agent, or that it did not say in time."""
+        with anyio.move_on_after(WITHIN_S):
+            await self.is_done.wait()
+        return self.answer
 
 
 class Callers:
@@ -43,19 +50,17 @@ class Callers:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._send, self._receive = anyio.create_memory_object_stream[_Asking](WAITING_MAX)
+        self._send, self._receive = anyio.create_memory_object_stream[Asking](WAITING_MAX)
         self._is_away = False
 
-    async def find(self, agent_id: str) -> Found:
-        """Return what the database knows of an agent."""
-        one = _Asking(agent_id)
+    def ask(self, agent_id: str) -> Asking:
+        """Begin to look an agent up."""
+        one = Asking(agent_id)
         try:
             self._send.send_nowait(one)
         except (anyio.WouldBlock, anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return UNREAD
-        with anyio.move_on_after(WITHIN_S):
-            await one.is_done.wait()
-        return one.found
+            one.is_done.set()
+        return one
 
     def finish(self) -> None:
         """Take nothing more: `run` ends when all are answered."""
@@ -70,17 +75,17 @@ class Callers:
                     batch.append(self._receive.receive_nowait())
                 await self._answer(batch)
 
-    async def _answer(self, batch: Sequence[_Asking]) -> None:
+    async def _answer(self, batch: Sequence[Asking]) -> None:
         ids = list({one.agent_id for one in batch})
         try:
             found = await self._database.read(llm_tasks.find_callers, ids)
-        except (OrchestratorError, StatementError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends neither this nor the turns
             if not self._is_away:
                 log.warning("llm_callers_unread", error=str(error))
             self._is_away = True
         else:
             self._is_away = False
             for one in batch:
-                one.found = found.get(one.agent_id)
+                one.answer = found.get(one.agent_id)
         for one in batch:
             one.is_done.set()

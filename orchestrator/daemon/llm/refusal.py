@@ -24,6 +24,12 @@ class Refusal(Enum):
     GARBLED = ("garbled", HTTPStatus.BAD_REQUEST, _BAD, "the body is no chat completion")
     LARGE = ("large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _BAD, "the body is too large")
     SLOW = ("slow", HTTPStatus.REQUEST_TIMEOUT, _BAD, "the body came too slowly")
+    FAILED = (
+        "failed",
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "server_error",
+        "this request could not be served",
+    )
     BUSY = ("busy", HTTPStatus.SERVICE_UNAVAILABLE, "server_error", "too many turns at once")
 
     def __init__(self, word: str, status: HTTPStatus, kind: str, sentence: str) -> None:
@@ -40,5 +46,7 @@ class Refusal(Enum):
                 return Reason.TOO_LARGE.value
             case Refusal.SLOW:
                 return Reason.SLOW.value
+            case Refusal.BUSY:
+                return Reason.BUSY.value
             case _:
                 return Reason.NOT_CHAT.value

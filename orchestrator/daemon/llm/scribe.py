@@ -74,6 +74,7 @@ class Scribe:
         with anyio.move_on_after(LAST_WITHIN_S):
             while (self._turns or self._talked) and not self._is_away:
                 await self._write()
+                await anyio.sleep(GATHER_S)
         self._tell_lost(len(self._turns))
 
     async def _write(self) -> None:
@@ -89,13 +90,13 @@ class Scribe:
             if is_passing(error):
                 self._tell_away(error)
                 return
-            await self._write_each(turns)
-            self._talked.clear()
+            self._drop(turns[: await self._write_each(turns)])
+            await self._write_talk()
         else:
             self._is_away = False
             # Held by a claim for a moment.
             self._talked = {id_: talked[id_] for id_ in held} | self._talked
-        self._drop(turns)
+            self._drop(turns)
         self._tell_lost(0)
 
     def _drop(self, written: Sequence[Turn]) -> None:
@@ -104,8 +105,9 @@ class Scribe:
             if self._turns and self._turns[0] is turn:
                 self._turns.popleft()
 
-    async def _write_each(self, turns: Sequence[Turn]) -> None:
-        for turn in turns:
+    async def _write_each(self, turns: Sequence[Turn]) -> int:
+        """Write each alone; return with how many of them this is done with."""
+        for number, turn in enumerate(turns):
             try:
                 await self._database.write(
                     _write, [turn], {}, durable=False, work_class=WorkClass.OBSERVE
@@ -113,8 +115,17 @@ class Scribe:
             except Exception as error:
                 if is_passing(error):
                     self._tell_away(error)
-                    return
+                    return number
                 log.exception("llm_turn_unwritten", task_id=turn.task_id)
+        return len(turns)
+
+    async def _write_talk(self) -> None:
+        """Write when tasks were talked to, apart from turns that cannot be written."""
+        talked, self._talked = self._talked, {}
+        try:
+            await self._database.write(llm_tasks.note_talk, talked, durable=False)
+        except Exception as error:  # noqa: BLE001 - as above: it is said with the next talk
+            self._tell_away(error)
 
     def _tell_away(self, error: Exception) -> None:
         """Say on the edge that turns are kept until the database takes them."""

@@ -9,8 +9,9 @@ import anyio
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.llm.callers import Callers
 from orchestrator.daemon.llm.frame import LlmFrame
+from orchestrator.daemon.llm.host import Desk
 from orchestrator.daemon.llm.scribe import Scribe
-from orchestrator.daemon.llm.server import Desk, LlmServer
+from orchestrator.daemon.llm.server import LlmServer
 from orchestrator.daemon.llm.upstream import UpstreamClient
 from orchestrator.daemon.llm.witness import Witness
 from orchestrator.daemon.monitoring.llm_meter import LlmMeter
@@ -24,23 +25,26 @@ async def serve_llm(
 ) -> AsyncIterator[None]:
     """Serve the vendors' agents while the context is open; write what is left when it closes."""
     scribe, callers, recorder = Scribe(desk.database), Callers(desk.database), Recorder(desk)
-    async with UpstreamClient() as client, anyio.create_task_group() as writing:
-        writing.start_soon(scribe.run)
-        writing.start_soon(recorder.run)
-        writing.start_soon(callers.run)
+    async with anyio.create_task_group() as writing:
+        for work in (scribe.run, recorder.run, callers.run):
+            writing.start_soon(work)
         try:
-            async with anyio.create_task_group() as aside:
+            async with anyio.create_task_group() as aside, UpstreamClient(aside) as client:
                 served = Desk(
                     frame=frame,
                     book=book,
                     client=client,
                     callers=callers,
-                    witness=Witness(recorder),
+                    witness=Witness(desk.database, recorder),
                     scribe=scribe,
                     meter=meter,
+                    aside=aside,
                 )
-                async with LlmServer(served, aside).serve(bound):
+                async with LlmServer(served).serve(bound):
                     yield
+                    # From here on all that is waited for is bounded, and what was said is written,
+                    # however little time the calls have.
+                    writing.cancel_scope.shield = True
         finally:
             callers.finish()
             recorder.finish()

@@ -75,11 +75,12 @@ class Turn:
     async def lead(self, upstreams: Sequence[Upstream]) -> None:
         """Answer the vendor. Ends with a valid end, or by cancellation: the vendor has hung up."""
         self._ends_at = anyio.current_time() + self._frame.total_timeout.total_seconds()
-        bodies = [(one, self._body(one)) for one in upstreams]
-        self._request = None  # a turn may last for a minute, and a history is large
-        for number, (upstream, body) in enumerate(bodies):
+        for number, upstream in enumerate(upstreams):
+            if self._cut is not None:
+                self.ended.code = self._cut.value
+                break
             self.ended.upstream, self.ended.is_fallback = upstream.name, number > 0
-            code = await self._ask(upstream, body)
+            code = await self._ask(upstream)
             if code is None:
                 return
             self.ended.code = self.ended.code or code
@@ -97,7 +98,7 @@ class Turn:
         return self._cut is not None or anyio.current_time() >= self._ends_at
 
     def _body(self, upstream: Upstream) -> bytes:
-        assert self._request is not None  # noqa: S101 - asked before it is dropped
+        assert self._request is not None  # noqa: S101 - let go of at the first word
         return upstream_body(
             self._request,
             model=upstream.model,
@@ -105,14 +106,14 @@ class Turn:
             counts_tokens=upstream.counts_tokens,
         )
 
-    async def _ask(self, upstream: Upstream, body: bytes) -> str | None:
+    async def _ask(self, upstream: Upstream) -> str | None:
         """Let one upstream speak; return why it has not, or not to the end."""
         first_s = self._frame.first_token_timeout.total_seconds()
         until = min(anyio.current_time() + first_s, self._ends_at)
         self._scope = anyio.CancelScope(deadline=until)
         try:
             with self._scope:
-                await self._listen(upstream, body)
+                await self._listen(upstream)
                 return None
         except Unanswered as why:
             return why.code
@@ -128,12 +129,12 @@ class Turn:
         has_spoken = self._reply.answer.has_spoken
         return Reason.TOTAL_TIMEOUT if has_spoken or self._is_over() else Reason.NO_WORD
 
-    async def _listen(self, upstream: Upstream, body: bytes) -> None:
+    async def _listen(self, upstream: Upstream) -> None:
         passed = {
             name: value for name, value in self._headers.items() if name in upstream.pass_headers
         }
         reply = self._reply
-        async with self._client.ask(upstream, body, passed) as stream:
+        async with self._client.ask(upstream, self._body(upstream), passed) as stream:
             answer = reply.answer
             while not answer.is_done and (payloads := await stream.read()) is not None:
                 await reply.say(payloads)
@@ -149,3 +150,4 @@ class Turn:
         if self.ended.first_token_ns == 0 and self._reply.answer.has_spoken:
             self.ended.first_token_ns = boot_ns()
             self._scope.deadline = self._ends_at
+            self._request = None  # nobody else will be asked, and a history is large

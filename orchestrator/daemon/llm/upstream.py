@@ -14,6 +14,7 @@ from typing import Final, Self
 
 import aiohttp
 import anyio
+from anyio.abc import TaskGroup
 
 from orchestrator import __version__
 from orchestrator.core.turn import Reason
@@ -25,7 +26,7 @@ IDLE_S: Final = 30.0
 """How long a connection without a turn is kept: a new one costs a handshake before each word."""
 DRAIN_S: Final = 0.2
 """How long the end of an answer is waited for after its last word, so that its connection is used
-again. The vendor has been answered by then."""
+again. No turn waits for it."""
 _OURS: Final = {
     "Accept": "text/event-stream",
     "Accept-Encoding": "identity",  # who compresses gathers words first
@@ -45,7 +46,9 @@ class Unanswered(Exception):  # noqa: N818 - it says what is, as the others do
 class UpstreamClient:
     """The connections to all upstreams. Use it as an async context manager, in one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, aside: TaskGroup) -> None:
+        """`aside`: for what no turn waits for."""
+        self._aside = aside
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -82,13 +85,17 @@ class UpstreamClient:
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise Unanswered(Reason.UNREACHABLE) from error
+        del body  # it has left, and a history is large
+        is_heard = False
         try:
             _check(response)
             yield Stream(response)
-            await _drain(response)
+            is_heard = True
         finally:
-            # Whoever came to the end has given the connection back; else it is reset.
-            response.close()
+            if is_heard:
+                self._aside.start_soon(_give_back, response)
+            else:
+                response.close()
 
 
 def _check(response: aiohttp.ClientResponse) -> None:
@@ -122,11 +129,13 @@ class Stream:
         return None
 
 
-async def _drain(response: aiohttp.ClientResponse) -> None:
-    """Read the end of an answer, so that its connection can be used again."""
+async def _give_back(response: aiohttp.ClientResponse) -> None:
+    """Read the end of an answer, so that its connection can be used again; else close it."""
     try:
-        with anyio.move_on_after(DRAIN_S, shield=True):  # the turn is over: nothing cuts it
+        with anyio.move_on_after(DRAIN_S):
             while not response.content.at_eof():
                 await response.content.readany()
     except (aiohttp.ClientError, OSError):
         return
+    finally:
+        response.close()

@@ -1,21 +1,21 @@
-"""What a request proves: that its agent is alive, whatever the rows say.
+"""Writes down who asked: what a request proves (`core.asking`) goes the way of callbacks.
 
-It becomes a fact like those of callbacks (`store.facts`): a claim applies it to the row, and what
-has no open row of the ledger becomes an orphan and is stopped again.
+A claim applies it to the row, and what has no open row of the ledger becomes an orphan and is
+stopped again. Each agent is written about once a second at most.
 """
 
 from collections import OrderedDict
-from datetime import datetime
 from typing import Final
 
 import structlog
 
+from orchestrator.core.asking import Asker, facts_of
 from orchestrator.core.caps import Caps
-from orchestrator.core.fact import ASKED, Event, Fact
-from orchestrator.core.turn import Caller, is_news
+from orchestrator.core.replace import replace
 from orchestrator.daemon.recorder import Recorder, Verdict
-from orchestrator.providers.llm_form import Asked
-from orchestrator.providers.ticket import Ticket
+from orchestrator.errors import OrchestratorError
+from orchestrator.store import llm_tasks
+from orchestrator.store.engine import Database, StatementError
 from orchestrator.store.facts import Told
 
 KEPT_MAX: Final = 10_000
@@ -24,45 +24,36 @@ log = structlog.get_logger(__name__)
 
 
 class Witness:
-    """Writes down who asked, where that is news: at most once a second for each agent."""
+    """Tells of agents that ask."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, database: Database, recorder: Recorder) -> None:
+        self._database = database
         self._recorder = recorder
         self._told: OrderedDict[str, str] = OrderedDict()
-        """The key of each agent's newest fact."""
+        """What was told last of each agent."""
 
-    async def tell(
-        self, ticket: Ticket, asked: Asked, caller: Caller | None, caps: Caps, now: datetime
-    ) -> None:
-        """Write that an agent asked, if anything can be learnt of it. Raises nothing."""
-        if not is_news(caller):
+    async def tell(self, account: str, asker: Asker, caps: Caps) -> None:
+        """Write that an agent asked. Raises nothing: it asks again."""
+        if self._told.get(asker.agent_id) == asker.second:
             return
-        fact = _describe(ticket, asked, caller, caps, now)
-        if self._told.get(ticket.agent_id) == fact.key:
-            return
-        self._told[ticket.agent_id] = fact.key
+        self._told[asker.agent_id] = asker.second
         if len(self._told) > KEPT_MAX:
             self._told.popitem(last=False)
-        verdict = await self._recorder.record(Told(account=ticket.account, facts=(fact,)))
+        if await self._has_another_s(account, asker, caps):
+            log.warning("llm_handle_of_another", account=account, agent_id=asker.agent_id)
+            asker = replace(asker, handle=None)
+        told = Told(account=account, facts=facts_of(asker, caps))
+        verdict = await self._recorder.record(told)
         if verdict is not Verdict.KEPT:
-            # It asks again; until then it is not remembered as told.
-            self._told.pop(ticket.agent_id, None)
-            log.warning("llm_caller_not_told", task_id=ticket.task_id, verdict=verdict.value)
+            self._told.pop(asker.agent_id, None)
+            log.warning("llm_caller_not_told", agent_id=asker.agent_id, verdict=verdict.value)
 
-
-def _describe(
-    ticket: Ticket, asked: Asked, caller: Caller | None, caps: Caps, now: datetime
-) -> Fact:
-    known = caller.vendor_task_id if caller is not None else None
-    named = ticket.agent_id if caps.names_handle else None
-    return Fact(
-        key=f"asked:{ticket.agent_id}:{now:%Y-%m-%dT%H:%M:%S}",
-        event=Event.ALIVE,
-        event_at=now,
-        vendor_task_id=asked.handle or known or named,
-        name=ticket.agent_id,
-        room_id=ticket.room_id,
-        user_id=ticket.user_id,
-        code=ASKED,
-        message="it asked the LLM gateway for words",
-    )
+    async def _has_another_s(self, account: str, asker: Asker, caps: Caps) -> bool:
+        """Return whether it tells a handle that another agent of ours has, or nobody can say."""
+        handle = asker.handle
+        if handle is None or handle == asker.known(caps):
+            return False
+        try:
+            return await self._database.read(llm_tasks.has_other, account, handle, asker.agent_id)
+        except (OrchestratorError, StatementError):
+            return True
