@@ -269,7 +269,8 @@ _TURNS = "SELECT * FROM llm_turn WHERE task_id = "
 @asynccontextmanager
 async def open_gate(scene: Scene, **frame: Any) -> AsyncIterator[Gate]:
     """Serve a model, and give the scene's daemons a gateway. `frame`: more of its keys."""
-    async with serve_model() as model, aiohttp.ClientSession() as client:
+    connector = aiohttp.TCPConnector(limit=0)
+    async with serve_model() as model, aiohttp.ClientSession(connector=connector) as client:
         place = f"127.0.0.1:{unused_port()}"
         scene.settings["llm_gateway"] = {
             "listen": place,

@@ -1,5 +1,6 @@
 """What a daemon knows of its accounts: how a decision sees them, probes, breakers, clocks."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -118,3 +119,16 @@ def test_an_account_that_a_reload_removed_serves_its_calls_in_flight() -> None:
     book.renew(Keys(accounts={"other": runtime("other", providers()["other"])}, secrets={"k": "2"}))
     assert (book.names, book.secrets) == (["other"], {"k": "2"})
     assert book.runtime("volc").account.name == "volc"
+
+
+def test_a_token_outlives_the_reloads_after_its_key_was_rotated() -> None:
+    book = make_book("volc")
+    before = book.token_keys("volc")
+    (present,) = book.runtimes.values()
+    rotated = Keys(
+        accounts={"volc": replace(present, token_secret="fake-rotated")}, secrets=book.secrets
+    )
+    for _ in range(3):
+        book.renew(rotated)
+    assert book.token_keys("volc")[1:] == before
+    assert book.token_keys("volc")[0] not in before

@@ -3,11 +3,12 @@
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
+import anyio
 import pytest
 
 from tests.daemon.application import update
 from tests.daemon.customers import TENCENT, VOLCENGINE, ZEGO
-from tests.daemon.llm import WORDS, Gate, open_gate
+from tests.daemon.llm import WORDS, Exchange, Gate, open_gate, said
 from tests.daemon.running import Scene, until
 from tests.daemon.test_deadlines import as_time
 
@@ -52,6 +53,29 @@ async def test_who_is_not_talked_to_is_stopped_and_who_is_lives_on(gate: Gate) -
     row = await gate.scene.wait("talked-to", phase="stopped", end_reason="idle")
     assert as_time(row["phase_since"]) - last >= IDLE
     assert (await gate.scene.status("of-another-model"))["phase"] == "running"
+
+
+async def test_a_turn_that_lasts_is_talk(gate: Gate) -> None:
+    """The agent speaks for longer than it may be idle."""
+    is_enough = anyio.Event()
+
+    async def speak(one: Exchange) -> None:
+        await one.begin()
+        await one.say("Once upon a time")
+        await is_enough.wait()
+        await one.finish()
+
+    await gate.scene.start_daemon()
+    teller = await gate.start_agent(ZEGO, "teller")
+    gate.model.script = speak
+    async with teller.post(said("A story!")) as response:
+        await response.content.readany()
+        # Who began after the story did, and is silent, is stopped before it ends.
+        await gate.start_agent(TENCENT, "silent")
+        await gate.scene.wait("silent", phase="stopped", end_reason="idle")
+        assert (await gate.scene.status("teller"))["phase"] == "running"
+        is_enough.set()
+        assert b"[DONE]" in await response.content.read()
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])

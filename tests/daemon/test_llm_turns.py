@@ -41,6 +41,7 @@ async def test_each_vendor_s_agent_is_answered_and_its_turn_is_written(gate: Gat
 
 
 async def test_the_first_request_confirms_that_the_agent_lives(gate: Gate) -> None:
+    gate.scene.account(ZEGO)["poll_s"] = 3_600  # which would confirm it as well
     await gate.scene.start_daemon()
     agent = await gate.start_agent(ZEGO, "call")
     assert (await gate.scene.status("call"))["confirmed_at"] is None

@@ -4,7 +4,6 @@ Rule 1: no upstream is asked for an agent that nobody wants.
 Rule 2: no word of a conversation is stored, unless the configuration says so.
 """
 
-from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +25,7 @@ from orchestrator.daemon.llm.refusal import Refusal
 from orchestrator.daemon.llm.reply import Reply, StreamReply, WholeReply, open_stream
 from orchestrator.daemon.llm.rounds import Rounds
 from orchestrator.daemon.llm.scribe import Scribe
+from orchestrator.daemon.llm.thrift import Thrift
 from orchestrator.daemon.llm.turn import Ended, Turn
 from orchestrator.daemon.llm.upstream import UpstreamClient
 from orchestrator.daemon.llm.visit import Visit, read_body
@@ -41,8 +41,6 @@ BYTES_MAX: Final = 134_217_728
 """Of all requests that are open, as they were sent. One more is asked to come again."""
 ATTEST_EVERY_S: Final = 4.0
 """Less than any `idle_timeout_s`."""
-SELDOM_NS: Final = 1_000_000_000
-AGENTS_MAX: Final = 10_000
 
 _CAME_TO_NOTHING: Final = frozenset({TurnOutcome.ENDED, TurnOutcome.REFUSED})
 _ENDS: Final = {
@@ -78,8 +76,7 @@ class Host:
         self._budget = Budget(BYTES_MAX)
         self._turns: dict[Turn, Visit] = {}
         self._ending: Reason | None = None
-        self._written: OrderedDict[str, int] = OrderedDict()
-        """When a request that came to nothing was last written, by agent (`boot_ns`)."""
+        self._thrift = Thrift()
 
     def cut(self, reason: Reason) -> None:
         """End all turns now, politely, and those that are about to begin."""
@@ -261,21 +258,9 @@ class Host:
             agent_text=answer.text if self._frame.keep_text and answer is not None else None,
         )
         self._desk.meter.count(turn)
-        if ended.outcome not in _CAME_TO_NOTHING or self._is_first_in_a_while(ticket.agent_id):
+        is_vain = ended.outcome in _CAME_TO_NOTHING
+        if not is_vain or self._thrift.allows(ticket.agent_id, boot_ns()):
             self._desk.scribe.write(turn)
-
-    def _is_first_in_a_while(self, agent_id: str) -> bool:
-        """Return whether no request that came to nothing was written of an agent for a second.
-
-        Who asks in vain may ask as often as he likes, and shall not fill our tables.
-        """
-        now_ns = boot_ns()
-        if now_ns < self._written.get(agent_id, 0) + SELDOM_NS:
-            return False
-        self._written[agent_id] = now_ns
-        if len(self._written) > AGENTS_MAX:
-            self._written.popitem(last=False)
-        return True
 
 
 def refuse(refusal: Refusal, why: str) -> web.Response:
