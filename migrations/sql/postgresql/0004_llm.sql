@@ -74,7 +74,8 @@ LEFT JOIN agent_task AS t ON t.id = k.task_id
 CROSS JOIN LATERAL (
     SELECT
         count(*) AS turns,
-        count(DISTINCT u.round) + count(*) FILTER (WHERE u.round IS NULL) AS rounds,
+        count(DISTINCT (u.agent_id, u.round)) FILTER (WHERE u.round IS NOT NULL)
+            + count(*) FILTER (WHERE u.round IS NULL) AS rounds,
         count(*) FILTER (WHERE u.outcome = 'answered') AS answered,
         count(*) FILTER (WHERE u.outcome = 'interrupted') AS interrupted,
         count(*) FILTER (WHERE u.outcome IN ('cut', 'failed', 'refused')) AS broken,
@@ -88,7 +89,7 @@ CROSS JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT u.outcome, u.reason FROM llm_turn AS u
     WHERE u.task_id = k.task_id
-    ORDER BY u.at DESC
+    ORDER BY u.at DESC, u.id DESC
     LIMIT 1
 ) AS l ON true;
 

@@ -39,7 +39,7 @@ SELECT
     k.task_id, k.account, t.labels, s.phase, k.upstream, k.talked_at,
     CAST(strftime('%s', 'now') AS INTEGER) - CAST(strftime('%s', k.talked_at) AS INTEGER) AS silent_s,
     count(u.id) AS turns,
-    count(DISTINCT u.round) + count(CASE WHEN u.round IS NULL THEN u.id END) AS rounds,
+    count(DISTINCT u.agent_id || '/' || u.round) + count(CASE WHEN u.round IS NULL THEN u.id END) AS rounds,
     count(CASE WHEN u.outcome = 'answered' THEN 1 END) AS answered,
     count(CASE WHEN u.outcome = 'interrupted' THEN 1 END) AS interrupted,
     count(CASE WHEN u.outcome IN ('cut', 'failed', 'refused') THEN 1 END) AS broken,
@@ -47,8 +47,8 @@ SELECT
     max(u.first_token_ms) AS first_token_max_ms,
     sum(u.prompt_tokens) AS prompt_tokens,
     sum(u.completion_tokens) AS completion_tokens,
-    (SELECT l.outcome FROM llm_turn AS l WHERE l.task_id = k.task_id ORDER BY l.at DESC LIMIT 1) AS last_outcome,
-    (SELECT l.reason FROM llm_turn AS l WHERE l.task_id = k.task_id ORDER BY l.at DESC LIMIT 1) AS last_reason
+    (SELECT l.outcome FROM llm_turn AS l WHERE l.task_id = k.task_id ORDER BY l.at DESC, l.id DESC LIMIT 1) AS last_outcome,
+    (SELECT l.reason FROM llm_turn AS l WHERE l.task_id = k.task_id ORDER BY l.at DESC, l.id DESC LIMIT 1) AS last_reason
 FROM llm_task AS k
 LEFT JOIN agent_status AS s ON s.task_id = k.task_id
 LEFT JOIN agent_task AS t ON t.id = k.task_id
