@@ -56,7 +56,8 @@ async def test_four_daemons_together_never_exceed_a_window(database: Database) -
             except StatementError as error:
                 # A server that stands still while it commits holds the others up for longer than
                 # they wait. They draw again in their next pass.
-                assert is_passing(error)
+                if not is_passing(error):
+                    raise
 
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
