@@ -21,6 +21,7 @@ PACKAGE_OWNERS = {
     "alembic": ("store/",),
     "aiohttp": (
         "daemon/transport",
+        "daemon/bodies",
         "daemon/callbacks",
         "daemon/llm/",
         "daemon/monitoring/server",

@@ -23,6 +23,7 @@ from aiohttp import web
 
 from orchestrator.core.fact import CLOCK_NOISE
 from orchestrator.core.replace import replace
+from orchestrator.daemon.bodies import LINGER_S, Unread, read_body
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.callback_tally import CallbackTally, Result
 from orchestrator.daemon.listening import BACKLOG, IDLE_S, MUTE_LOG
@@ -32,9 +33,6 @@ from orchestrator.store.facts import Told
 
 IN_FLIGHT_MAX: Final = 256
 """Requests at a time. One more is asked to come again."""
-BODY_WITHIN_S: Final = 10.0
-LINGER_S: Final = 1.0
-"""How long the rest of a refused body is read, unseen, so that its sender reads the answer."""
 FINISH_WITHIN_S: Final = 5.0
 """How long requests may take that are open when the server closes."""
 ANSWER_WITHIN_S: Final = 1.0
@@ -52,6 +50,11 @@ _STATUS: Final = {
     Result.LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     Result.FAILED: HTTPStatus.INTERNAL_SERVER_ERROR,
     Result.BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+_UNREAD: Final = {
+    Unread.LARGE: Result.LARGE,
+    Unread.SLOW: Result.SLOW,
+    Unread.GARBLED: Result.GARBLED,
 }
 _NOBODY: Final = ""
 """Stands for all accounts that there are not: who posts cannot choose what is counted."""
@@ -166,9 +169,9 @@ class Receiver:
             self._idle.set()
 
     async def _judge(self, account: str, request: web.Request) -> web.Response:
-        body = await self._read(request)
-        if isinstance(body, Result):
-            return self._respond(account, body)
+        body = await read_body(request, self._mailbox.max_body_bytes)
+        if isinstance(body, Unread):
+            return self._respond(account, _UNREAD[body])
         # A reload may have taken the account away while its post was read.
         runtime, offset = self._book.runtime(account), self._offset(account)
         heard = runtime.provider.hear(
@@ -198,21 +201,6 @@ class Receiver:
         """
         offset = self._book.offset(account)
         return offset if abs(offset) > CLOCK_NOISE else timedelta(0)
-
-    async def _read(self, request: web.Request) -> bytes | Result:
-        """Return the body, or why it was not read to its end."""
-        if (request.content_length or 0) > self._mailbox.max_body_bytes:
-            return Result.LARGE
-        body = bytearray()
-        with anyio.move_on_after(BODY_WITHIN_S) as patience:
-            try:
-                async for chunk in request.content.iter_any():
-                    body += chunk
-                    if len(body) > self._mailbox.max_body_bytes:
-                        return Result.LARGE
-            except web.RequestPayloadError:
-                return Result.GARBLED
-        return Result.SLOW if patience.cancelled_caught else bytes(body)
 
     def _respond(self, account: str, result: Result, why: str = "") -> web.Response:
         self._mailbox.tally.count(account, result, why)

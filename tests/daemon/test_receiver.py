@@ -20,7 +20,7 @@ from orchestrator.app import build_keys
 from orchestrator.clock import utc_now
 from orchestrator.config import understand
 from orchestrator.core.fact import Event, Fact
-from orchestrator.daemon import callbacks, listening, recorder
+from orchestrator.daemon import bodies, callbacks, listening, recorder
 from orchestrator.daemon.book import Book
 from orchestrator.daemon.callback_tally import CallbackTally, Result
 from orchestrator.daemon.recorder import Desk, Recorder, Verdict
@@ -112,7 +112,7 @@ def ended(handle: str, **more: Any) -> Written:
 async def test_a_body_that_does_not_come_is_not_waited_for(
     post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callbacks, "BODY_WITHIN_S", 0.05)
+    monkeypatch.setattr(bodies, "BODY_WITHIN_S", 0.05)
     stream = await post.begin(ended("h1"))
     assert await status_of(stream) == 408
     assert await handles(post.database) == []

@@ -20,13 +20,13 @@ WITHIN_S: Final = 1.0
 log = structlog.get_logger(__name__)
 
 
-class Unread:
+class Untold:
     """The database did not say in time."""
 
 
-UNREAD: Final = Unread()
+UNTOLD: Final = Untold()
 
-Found = Caller | None | Unread
+Found = Caller | None | Untold
 """Null: the ledger has no such row."""
 
 
@@ -35,7 +35,7 @@ class Asking:
     """A request that is being looked up."""
 
     agent_id: str
-    answer: Found = UNREAD
+    answer: Found = UNTOLD
     is_done: anyio.Event = field(default_factory=anyio.Event)
 
     async def found(self) -> Found:

@@ -17,9 +17,10 @@ from anyio.abc import TaskGroup
 from orchestrator.clock import boot_ns
 from orchestrator.core.asking import Asker
 from orchestrator.core.turn import Reason, Standing, TurnOutcome, is_news, stand
+from orchestrator.daemon.bodies import Unread, read_body
 from orchestrator.daemon.book import ATTEMPTS, Book
 from orchestrator.daemon.llm.budget import Budget
-from orchestrator.daemon.llm.callers import Callers, Found, Unread
+from orchestrator.daemon.llm.callers import Callers, Found, Untold
 from orchestrator.daemon.llm.frame import LlmFrame, Upstream
 from orchestrator.daemon.llm.refusal import Refusal
 from orchestrator.daemon.llm.reply import Reply, StreamReply, WholeReply, open_stream
@@ -28,7 +29,7 @@ from orchestrator.daemon.llm.scribe import Scribe
 from orchestrator.daemon.llm.thrift import Thrift
 from orchestrator.daemon.llm.turn import Ended, Turn
 from orchestrator.daemon.llm.upstream import UpstreamClient
-from orchestrator.daemon.llm.visit import Visit, read_body
+from orchestrator.daemon.llm.visit import Visit
 from orchestrator.daemon.llm.witness import Witness
 from orchestrator.daemon.monitoring.llm_meter import LlmMeter
 from orchestrator.providers.base import Garbled
@@ -42,6 +43,11 @@ BYTES_MAX: Final = 134_217_728
 ATTEST_EVERY_S: Final = 4.0
 """Less than any `idle_timeout_s`."""
 
+_UNREAD: Final = {
+    Unread.LARGE: Refusal.LARGE,
+    Unread.SLOW: Refusal.SLOW,
+    Unread.GARBLED: Refusal.GARBLED,
+}
 _CAME_TO_NOTHING: Final = frozenset({TurnOutcome.ENDED, TurnOutcome.REFUSED})
 _ENDS: Final = {
     Standing.STOPPED: Reason.STOPPED,
@@ -125,8 +131,8 @@ class Host:
         if visit.bytes == 0:
             return Refusal.BUSY, Refusal.BUSY.sentence
         body = await read_body(visit.request, most)
-        if isinstance(body, Refusal):
-            return body, body.sentence
+        if isinstance(body, Unread):
+            return _UNREAD[body], _UNREAD[body].sentence
         chat = read_chat(body)
         if isinstance(chat, Garbled):
             return Refusal.GARBLED, chat.why
@@ -141,7 +147,7 @@ class Host:
     def _note(self, visit: Visit, found: Found) -> Standing:
         """Return whether who asks is wanted, and let be written what its request proves."""
         ticket, now = visit.ticket, self._desk.book.timekeeper.now()
-        if isinstance(found, Unread):
+        if isinstance(found, Untold):
             self._desk.scribe.talked(ticket.task_id, now)
             return Standing.WANTED
         if is_news(found, visit.asked.handle):

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from orchestrator.clock import boot_ns
 from orchestrator.core.turn import Reason
+from orchestrator.daemon.bodies import LINGER_S
 from orchestrator.daemon.listening import BACKLOG, IDLE_S, MUTE_LOG
 from orchestrator.daemon.llm.host import Desk, Host, refuse
 from orchestrator.daemon.llm.refusal import Refusal
@@ -29,7 +30,6 @@ from orchestrator.providers.ticket import ROUTE, Ticket, is_signed, read_ticket
 TURNS_MAX: Final = 2_000
 """Turns at a time; each takes two connections. One more is asked to come again."""
 FILES: Final = 2 * TURNS_MAX + 1_000
-LINGER_S: Final = 1.0
 FINISH_WITHIN_S: Final = 5.0
 """How long turns may take that are open when the server closes; then they are ended politely."""
 ANSWER_WITHIN_S: Final = 1.0

@@ -1,20 +1,12 @@
-"""One request of an agent's, as far as it is understood, and the reading of it.
-
-Rule 1: what a sender can make us keep or wait for is bounded: bytes and seconds.
-"""
+"""One request of an agent's, as far as it is understood."""
 
 from dataclasses import dataclass, field
-from typing import Final
 
-import anyio
 from aiohttp import web
 
-from orchestrator.daemon.llm.refusal import Refusal
 from orchestrator.providers.chat import ChatRequest
 from orchestrator.providers.llm_form import Asked
 from orchestrator.providers.ticket import Ticket
-
-BODY_WITHIN_S: Final = 10.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,19 +32,3 @@ class Visit:
         assert self.chat is not None  # noqa: S101 - taken once, after it was read
         chat, self.chat = self.chat, None
         return chat
-
-
-async def read_body(request: web.Request, most: int) -> bytes | Refusal:
-    """Return the body, or why it was not read to its end. `most`: bytes."""
-    if (request.content_length or 0) > most:
-        return Refusal.LARGE
-    body = bytearray()
-    with anyio.move_on_after(BODY_WITHIN_S) as patience:
-        try:
-            async for data in request.content.iter_any():
-                body += data
-                if len(body) > most:
-                    return Refusal.LARGE
-        except web.RequestPayloadError:
-            return Refusal.GARBLED
-    return Refusal.SLOW if patience.cancelled_caught else bytes(body)
