@@ -85,9 +85,7 @@ def build_keys(config: Config) -> Keys:
     return Keys(
         accounts=build_accounts(config),
         secrets=reveal_secrets(config),
-        upstreams={
-            name: _upstream(name, upstream) for name, upstream in config.llm_upstreams.items()
-        },
+        upstreams=build_upstreams(config),
         stops_foreign=config.orphans.foreign == "stop",
     )
 
@@ -109,6 +107,11 @@ def build_accounts(config: Config) -> Mapping[str, AccountRuntime]:
 def reveal_secrets(config: Config) -> Mapping[str, str]:
     """Return what `{"$secret": "name"}` resolves to."""
     return {name: secret.reveal() for name, secret in config.secrets.items()}
+
+
+def build_upstreams(config: Config) -> Mapping[str, Upstream]:
+    """Return the models behind the LLM gateway, by the name that specs use, with keys."""
+    return {name: _upstream(name, upstream) for name, upstream in config.llm_upstreams.items()}
 
 
 def build_provider(configured: settings.Account) -> Provider:

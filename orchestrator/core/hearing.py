@@ -31,7 +31,8 @@ def _hear_one(row: Row, fact: Fact, account: Account, now: datetime) -> Step:
     row, agent = _attribute(row, fact, account)
     if agent is None or _is_outlived(agent, fact, account):
         return Step(row=row)
-    if not fact.is_asking:  # who asks does not tell of its end, so it is polled as before
+    # Who asks does not tell of its end, so it is polled as before. An orphan was heard of.
+    if row.orphan is not None or not fact.is_asking:
         agent = replace(agent, told_at=now)
         row = row.replace_agent(agent)
     match fact.event:

@@ -97,8 +97,15 @@ class EchoModel:
             self._counts["open"] -= 1
             self._counts[outcome] += 1
 
+    async def list_models(self, request: web.Request) -> web.Response:
+        """GET /_sim/model/models: the one that there is, for who has the key."""
+        if not _has_key(request):
+            return _error(HTTPStatus.UNAUTHORIZED, "incorrect API key")
+        one = {"id": MODEL, "object": "model", "created": 0, "owned_by": "simulator"}
+        return web.json_response({"object": "list", "data": [one]})
+
     async def _complete(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Authorization") != f"Bearer {API_KEY}":
+        if not _has_key(request):
             raise _Rejected(HTTPStatus.UNAUTHORIZED, "incorrect API key")
         body = parse_object(await request.read())
         if body is None:
@@ -196,8 +203,13 @@ def add_model_routes(app: web.Application, simulator: Simulator) -> None:
     """Add the model to the application."""
     model = EchoModel(simulator)
     app.router.add_get(PATH, model.show)
+    app.router.add_get(f"{PATH}/models", model.list_models)
     app.router.add_post(f"{PATH}/chat/completions", model.complete)
     app.router.add_post(f"{PATH}/{{manner}}/chat/completions", model.complete)
+
+
+def _has_key(request: web.Request) -> bool:
+    return request.headers.get("Authorization") == f"Bearer {API_KEY}"
 
 
 def _manner(asked: Mapping[str, Any]) -> _Manner:

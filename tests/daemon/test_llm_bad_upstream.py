@@ -298,7 +298,7 @@ async def test_if_both_fail_the_turn_ends_with_an_apology(gate: Gate) -> None:
         for stream_ in (True, False):
             assert (await agent.ask(said(SPOKEN, stream=stream_))).text == APOLOGY
         for turn in await gate.wait_for_turns("call", 2):
-            assert (turn["outcome"], turn["upstream"]) == ("failed", "spare")
+            assert (turn["outcome"], turn["upstream"]) == ("failed", "main")
             assert turn["reason"] == "UpstreamStatus500"
         await assert_quiet(gate.scene, FORBIDDEN)
         assert (len(gate.model.asked), len(spare.asked)) == (2, 2)

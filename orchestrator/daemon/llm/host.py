@@ -263,7 +263,7 @@ class Host:
             user_text=visit.user_text,
             agent_text=answer.text if self._frame.keep_text and answer is not None else None,
         )
-        self._desk.meter.count(turn)
+        self._desk.meter.count(turn, ended.gave_up)
         is_vain = ended.outcome in _CAME_TO_NOTHING
         if not is_vain or self._thrift.allows(ticket.agent_id, boot_ns()):
             self._desk.scribe.write(turn)

@@ -7,7 +7,7 @@ word.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
@@ -37,6 +37,8 @@ class Ended:
     """`llm_turn.reason`."""
     upstream: str = ""
     is_fallback: bool = False
+    gave_up: list[str] = field(default_factory=list)
+    """Upstreams that did not answer, or not to the end."""
     first_token_ns: int = 0
     """When the first word left (`boot_ns`); 0: none has."""
 
@@ -84,6 +86,7 @@ class Turn:
             if code is None:
                 return
             self.ended.code = self.ended.code or code
+            self.ended.gave_up.append(upstream.name)
             if self._reply.answer.has_spoken:
                 self.ended.outcome = TurnOutcome.CUT
                 await self._reply.end()
@@ -91,8 +94,10 @@ class Turn:
             if self._is_over():
                 break
             self._reply.restart()
-        await self._reply.part(self._frame.apology)
+        # It is the first one's trouble: who stands in for it did what he could.
+        self.ended.upstream, self.ended.is_fallback = upstreams[0].name, False
         self.ended.outcome = TurnOutcome.FAILED
+        await self._reply.part(self._frame.apology)
 
     def _is_over(self) -> bool:
         return self._cut is not None or anyio.current_time() >= self._ends_at

@@ -1,9 +1,10 @@
 """What is counted at the LLM gateway: turns, words' delays, tokens, and whom it refused.
 
 Rule 1: a label is a word of ours or of the configuration. Who is not believed chooses none.
-Rule 2: the log has at most one line a minute for each account and refusal.
+Rule 2: the log has at most one line a minute for each upstream, and each account and refusal.
 """
 
+from collections.abc import Hashable, Sequence
 from typing import Final
 
 import structlog
@@ -50,6 +51,12 @@ class LlmMeter:
             ("upstream",),
             registry=registry,
         )
+        self._gave_up = Counter(
+            "orchestrator_llm_gave_up",
+            "Turns that this upstream did not answer, or not to the end, whoever did.",
+            ("upstream",),
+            registry=registry,
+        )
         self._tokens = Counter(
             "orchestrator_llm_tokens",
             "Tokens as the upstreams count them.",
@@ -59,15 +66,19 @@ class LlmMeter:
         self.open = Gauge(
             "orchestrator_llm_turns_open", "Requests that have not ended.", registry=registry
         )
-        self._told_ns: dict[tuple[str, Refusal], int] = {}
+        self._told_ns: dict[Hashable, int] = {}
 
-    def count(self, turn: Turn) -> None:
-        """Count a turn that has ended."""
+    def count(self, turn: Turn, gave_up: Sequence[str]) -> None:
+        """Count a turn that has ended; `gave_up`: upstreams that did not answer it."""
         self._turns.labels(turn.account, turn.upstream, turn.outcome.value).inc()
         if turn.first_token_ms is not None:
             self._first_token.labels(turn.upstream).observe(turn.first_token_ms / 1000)
         if turn.is_fallback:
             self._fallbacks.labels(turn.upstream).inc()
+        for upstream in gave_up:
+            self._gave_up.labels(upstream).inc()
+        if gave_up and self._is_time_to_tell(gave_up[0]):
+            log.warning("llm_upstream_failing", upstream=gave_up[0], reason=turn.reason)
         tokens = (("prompt", turn.prompt_tokens), ("completion", turn.completion_tokens))
         for kind, count in tokens:
             if count:
@@ -76,7 +87,13 @@ class LlmMeter:
     def refuse(self, account: str, refusal: Refusal) -> None:
         """Count a refusal; say so, once a minute."""
         self._refused.labels(account, refusal.word).inc()
-        key, now_ns = (account, refusal), boot_ns()
-        if now_ns >= self._told_ns.get(key, 0):
+        if self._is_time_to_tell((account, refusal)):
             log.warning("llm_refused", account=account, why=refusal.word, message=refusal.sentence)
-            self._told_ns[key] = now_ns + TELL_EVERY_NS
+
+    def _is_time_to_tell(self, what: Hashable) -> bool:
+        """Return whether nothing was said of this for a minute."""
+        now_ns = boot_ns()
+        if now_ns < self._told_ns.get(what, 0):
+            return False
+        self._told_ns[what] = now_ns + TELL_EVERY_NS
+        return True
