@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import asyncpg
 import pytest
@@ -16,6 +19,7 @@ from orchestrator.commands.reading import QueryFailed
 from orchestrator.errors import UsageError
 from orchestrator.store.snapshot import Wanted
 
+T = TypeVar("T")
 WANTED = Wanted()
 NO_TEXT = "\udcff"
 """What Python makes of an argument that is no UTF-8."""
@@ -25,6 +29,12 @@ def config_of(url: str, folder: Path) -> Path:
     file = folder / "config.toml"
     file.write_text(f'[database]\nurl = "{url}"\n', "utf-8")
     return file
+
+
+def alone(work: Callable[[], T]) -> T:
+    """Run a command as in a process of its own: without a fixture's event loop around it."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(work).result()
 
 
 @contextmanager
@@ -54,22 +64,22 @@ def test_a_table_that_is_locked_is_one_line(
 ) -> None:
     config = config_of(postgres_url, tmp_path)
     with locked(postgres_url), pytest.raises(QueryFailed) as failed:
-        look(config)
+        alone(partial(look, config))
     assert str(failed.value) == "a query failed: canceling statement due to lock timeout"
 
 
 def test_a_table_that_is_locked_offers_a_shell_nothing(postgres_url: str, tmp_path: Path) -> None:
     config = config_of(postgres_url, tmp_path)
     with locked(postgres_url):
-        assert completion.tasks(config, "t") == ()
+        assert alone(partial(completion.tasks, config, "t")) == ()
 
 
 def test_a_name_that_is_no_text_is_one_line(database_url: str, tmp_path: Path) -> None:
     config = config_of(database_url, tmp_path)
     with pytest.raises(QueryFailed) as failed:
-        explain.show(config, NO_TEXT)
+        alone(partial(explain.show, config, NO_TEXT))
     assert len(str(failed.value).splitlines()) == 1
-    assert completion.tasks(config, NO_TEXT) == ()
+    assert alone(partial(completion.tasks, config, NO_TEXT)) == ()
 
 
 @pytest.mark.parametrize("look", [status.show, status.print_json, watch.watch])

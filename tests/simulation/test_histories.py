@@ -31,7 +31,7 @@ HISTORIES = [
     ),
     pytest.param(
         "a hint of a former life holds a stop back",
-        3,
+        27,
         Recovery.EVICT,
         id="what was answered to another need holds a stop back to the horizon",
     ),
