@@ -32,3 +32,11 @@ def test_a_budget_is_given_back() -> None:
     budget.release(first)
     assert budget.reserve(9) == 9
     assert budget.reserve(1) == 0
+
+
+def test_what_was_reserved_and_not_needed_is_given_back_at_once() -> None:
+    budget = Budget(10)
+    reserved = budget.reserve(10)
+    assert (budget.reserve(1), budget.shrink(reserved, 4)) == (0, 4)
+    assert budget.reserve(6) == 6
+    assert budget.shrink(6, 0) == 1

@@ -15,6 +15,12 @@ class Budget:
         self._left -= size
         return size
 
+    def shrink(self, reserved: int, size: int) -> int:
+        """Give back what is reserved beyond `size` bytes; return what stays reserved."""
+        kept = min(reserved, max(1, size))
+        self.release(reserved - kept)
+        return kept
+
     def release(self, reserved: int) -> None:
         """Give back what `reserve` returned."""
         self._left += reserved

@@ -133,6 +133,8 @@ class Host:
         body = await read_body(visit.request, most)
         if isinstance(body, Unread):
             return _UNREAD[body], _UNREAD[body].sentence
+        # Who did not say how long it would be has reserved the most.
+        visit.bytes = self._budget.shrink(visit.bytes, len(body))
         chat = read_chat(body)
         if isinstance(chat, Garbled):
             return Refusal.GARBLED, chat.why
