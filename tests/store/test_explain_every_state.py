@@ -356,8 +356,7 @@ SENTENCES: Mapping[str, tuple[Values, Values | None, str]] = {
     "over by itself": (
         {"phase": "stopped", "retired": 1, "end_reason": "idle"},
         {},
-        "ended at PAST, because its user was away, or silent for too long; to run it again, set"
-        " another restart_token",
+        "ended at PAST, because nobody talked to it; to run it again, set another restart_token",
     ),
     "over and deleted": (
         {"phase": "stopped", "retired": 1, "end_reason": "deleted"},

@@ -104,7 +104,7 @@ SELECT
             WHEN 'deleted' THEN 'its row was deleted'
             WHEN 'deadline' THEN 'its time was over'
             WHEN 'heartbeat_lost' THEN 'no heartbeat came in time'
-            WHEN 'idle' THEN 'its user was away, or silent for too long'
+            WHEN 'idle' THEN 'nobody talked to it'
             WHEN 'kicked' THEN 'it was removed from the room'
             WHEN 'room_closed' THEN 'its room was closed'
             WHEN 'vendor_fault' THEN 'the vendor had a fault'
