@@ -26,7 +26,7 @@ class TurnOutcome(StrEnum):
         return self not in {TurnOutcome.ANSWERED, TurnOutcome.INTERRUPTED}
 
 
-class Reason(StrEnum):
+class TurnReason(StrEnum):
     """`llm_turn.reason`: ours, and closed, so that no upstream's text comes in."""
 
     NO_WORD = "NoFirstToken"  # nothing was said within first_token_timeout_ms

@@ -20,7 +20,7 @@ from orchestrator.core.replace import replace
 from orchestrator.daemon.llm.frame import LlmFrame, Upstream
 from orchestrator.daemon.timekeeper import Timekeeper
 from orchestrator.providers.base import Provider
-from orchestrator.providers.llm import LlmEndpoint
+from orchestrator.providers.llm_form import LlmEndpoint
 from orchestrator.providers.ticket import Ticket, derive_key, sign
 from orchestrator.store.accounts import Standing
 

@@ -1,4 +1,4 @@
-"""Binds the ports that this daemon listens at (callbacks, metrics); what both servers share.
+"""Binds the ports that this daemon listens at: what all its servers share.
 
 Rule 1: a port is bound before anything else begins, so that one that is taken is a sentence at the
 start and not a surprise later.

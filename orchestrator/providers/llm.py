@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from orchestrator.providers.base import Problem
 from orchestrator.providers.callbacks import id_at
 from orchestrator.providers.fields import given
-from orchestrator.providers.llm_form import Asked, LlmEndpoint, LlmForm
+from orchestrator.providers.llm_form import LlmEndpoint, LlmForm
 from orchestrator.providers.spec import (
     MAX_DEPTH,
     MAX_PROBLEMS,
@@ -26,17 +26,6 @@ from orchestrator.providers.spec import (
     decoded,
     problem,
 )
-
-__all__ = [
-    "PLACEHOLDER",
-    "Asked",
-    "LlmEndpoint",
-    "LlmForm",
-    "asked_upstream",
-    "fill_in",
-    "payload_problems",
-    "read_id",
-]
 
 PLACEHOLDER: Final = "$llm_gateway"
 

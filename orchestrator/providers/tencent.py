@@ -32,7 +32,7 @@ from orchestrator.providers.base import (
     without_asking,
 )
 from orchestrator.providers.fields import given
-from orchestrator.providers.llm import LlmForm
+from orchestrator.providers.llm_form import LlmForm
 from orchestrator.providers.reading import started
 from orchestrator.providers.signing import TC3Call, TC3Keys, sign_tc3
 from orchestrator.providers.spec import canonical_json, with_json_strings

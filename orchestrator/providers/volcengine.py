@@ -37,7 +37,7 @@ from orchestrator.providers.base import (
     without_asking,
 )
 from orchestrator.providers.fields import given
-from orchestrator.providers.llm import LlmForm
+from orchestrator.providers.llm_form import LlmForm
 from orchestrator.providers.signing import Unsigned, V4Keys, canonical_query, sign_v4
 from orchestrator.providers.spec import canonical_json, with_json_strings
 from orchestrator.providers.volcengine_answers import (

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from orchestrator.providers.llm import Asked, LlmEndpoint, LlmForm, read_id
+from orchestrator.providers.llm import read_id
+from orchestrator.providers.llm_form import Asked, LlmEndpoint, LlmForm
 
 
 def _own(endpoint: LlmEndpoint) -> Mapping[str, Any]:

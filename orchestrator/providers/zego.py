@@ -43,7 +43,7 @@ from orchestrator.providers.base import (
     without_asking,
 )
 from orchestrator.providers.fields import given
-from orchestrator.providers.llm import LlmForm
+from orchestrator.providers.llm_form import LlmForm
 from orchestrator.providers.reading import Verdict, printable, started, unreadable
 from orchestrator.providers.signing import Query, zego_query
 from orchestrator.providers.spec import canonical_json

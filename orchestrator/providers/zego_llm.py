@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from orchestrator.providers.callbacks import object_at
-from orchestrator.providers.llm import Asked, LlmEndpoint, LlmForm, read_id
+from orchestrator.providers.llm import read_id
+from orchestrator.providers.llm_form import Asked, LlmEndpoint, LlmForm
 
 
 def _own(endpoint: LlmEndpoint) -> Mapping[str, Any]:

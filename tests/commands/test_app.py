@@ -15,7 +15,8 @@ from orchestrator.examples import EXAMPLES, SECRETS, UPSTREAM
 from orchestrator.log import Redactor
 from orchestrator.providers.base import Forged, Garbled, Post
 from orchestrator.providers.callbacks import NO_SECRET
-from orchestrator.providers.llm import LlmEndpoint, fill_in
+from orchestrator.providers.llm import fill_in
+from orchestrator.providers.llm_form import LlmEndpoint
 from orchestrator.providers.spec import resolve_secrets
 
 KEYS: dict[str, dict[str, Any]] = {

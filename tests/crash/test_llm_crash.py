@@ -10,6 +10,7 @@ import pytest
 from tests.daemon.customers import VOLCENGINE
 from tests.daemon.llm import (
     MODEL_KEY,
+    TEXT,
     TOKEN_SECRET,
     WORDS,
     Exchange,
@@ -25,7 +26,6 @@ from tests.daemon.running import open_scene
 
 pytestmark = pytest.mark.anyio
 
-TEXT = "".join(WORDS)
 SPOKEN = "where-is-my-parcel-93b1"
 
 

@@ -23,6 +23,7 @@ from tests.ports import unused_port
 TOKEN_SECRET = "fake-token-secret"
 MODEL_KEY = "fake-model-key"
 WORDS = ("Hello", " there", ".")
+TEXT = "".join(WORDS)
 
 
 def asking(customer: Customer, upstream: Any = "main", **more: Any) -> dict[str, Any]:

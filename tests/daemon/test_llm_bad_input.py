@@ -15,6 +15,7 @@ from tests.daemon.application import quoted
 from tests.daemon.customers import TENCENT, VOLCENGINE, ZEGO
 from tests.daemon.llm import (
     MODEL_KEY,
+    TEXT,
     TOKEN_SECRET,
     WORDS,
     Exchange,
@@ -31,7 +32,6 @@ from tests.daemon.scraping import Samples, open_window, sample, show_metrics
 
 pytestmark = pytest.mark.anyio
 
-TEXT = "".join(WORDS)
 SPOKEN = "where-is-my-parcel-93b1"
 MANY = 300
 """Turns at once: a modest number, for a machine that others use too."""

@@ -14,6 +14,7 @@ from tests.daemon.application import quoted
 from tests.daemon.customers import TENCENT, VOLCENGINE
 from tests.daemon.llm import (
     MODEL_KEY,
+    TEXT,
     TOKEN_SECRET,
     WORDS,
     Exchange,
@@ -32,7 +33,6 @@ from tests.ports import unused_port
 
 pytestmark = pytest.mark.anyio
 
-TEXT = "".join(WORDS)
 APOLOGY = "One moment, please."
 SPOKEN = "where-is-my-parcel-93b1"
 """What the user says: nobody else's business."""

@@ -3,7 +3,7 @@
 An agent that has ended at its vendor asks as a zombie: it is not there, and talks.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -21,6 +21,7 @@ from tests.daemon.customers import (
     Customer,
 )
 from tests.daemon.llm import (
+    TEXT,
     WORDS,
     Exchange,
     Gate,
@@ -47,15 +48,8 @@ from tests.fault_proxy import fault_proxy
 
 pytestmark = pytest.mark.anyio
 
-TEXT = "".join(WORDS)
 REFUSED = {VOLCENGINE: "InternalError", TENCENT: "InternalError", ZEGO: "410000002"}
 """A code with which each vendor says that something went wrong on its side."""
-
-
-@pytest.fixture
-async def gate(scene: Scene) -> AsyncIterator[Gate]:
-    async with open_gate(scene) as opened:
-        yield opened
 
 
 def own_words(customer: Customer, handle: str) -> tuple[dict[str, Any], dict[str, str]]:

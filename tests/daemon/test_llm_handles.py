@@ -4,13 +4,11 @@ A token holder can have nothing stopped but what its ledger row stands for, or w
 is ours.
 """
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from tests.daemon.application import update_task
 from tests.daemon.customers import TENCENT, ZEGO, Customer
-from tests.daemon.llm import WORDS, Gate, Heard, Talker, open_gate, said
+from tests.daemon.llm import TEXT, Gate, Heard, Talker, said
 from tests.daemon.orphanage import (
     FORGET,
     calls_about,
@@ -20,17 +18,9 @@ from tests.daemon.orphanage import (
     start_stranger,
     wait_orphan,
 )
-from tests.daemon.running import Scene, until
+from tests.daemon.running import until
 
 pytestmark = pytest.mark.anyio
-
-TEXT = "".join(WORDS)
-
-
-@pytest.fixture
-async def gate(scene: Scene) -> AsyncIterator[Gate]:
-    async with open_gate(scene) as opened:
-        yield opened
 
 
 async def ask_as(agent: Talker, customer: Customer, handle: str) -> Heard:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.daemon.application import update
 from tests.daemon.customers import TENCENT, VOLCENGINE, ZEGO
-from tests.daemon.llm import WORDS, Exchange, Gate, open_gate, said
+from tests.daemon.llm import TEXT, Exchange, Gate, open_gate, said
 from tests.daemon.running import Scene, until
 from tests.daemon.test_deadlines import as_time
 
@@ -16,7 +16,6 @@ pytestmark = pytest.mark.anyio
 
 IDLE_S = 10
 IDLE = timedelta(seconds=IDLE_S)
-TEXT = "".join(WORDS)
 
 
 @pytest.fixture

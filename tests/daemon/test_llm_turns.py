@@ -1,23 +1,13 @@
 """The straight way of a turn: asked, relayed, written down; each vendor in its own form."""
 
-from collections.abc import AsyncIterator
-
 import anyio
 import pytest
 
 from tests.daemon.customers import CUSTOMERS, TENCENT, VOLCENGINE, ZEGO
-from tests.daemon.llm import MODEL_KEY, WORDS, Exchange, Gate, open_gate, said
-from tests.daemon.running import Scene, until
+from tests.daemon.llm import MODEL_KEY, TEXT, Exchange, Gate, said
+from tests.daemon.running import until
 
 pytestmark = pytest.mark.anyio
-
-TEXT = "".join(WORDS)
-
-
-@pytest.fixture
-async def gate(scene: Scene) -> AsyncIterator[Gate]:
-    async with open_gate(scene) as opened:
-        yield opened
 
 
 async def test_each_vendor_s_agent_is_answered_and_its_turn_is_written(gate: Gate) -> None:

@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 
 from orchestrator.providers.llm import (
     PLACEHOLDER,
-    LlmEndpoint,
-    LlmForm,
     asked_upstream,
     fill_in,
     payload_problems,
     read_id,
 )
+from orchestrator.providers.llm_form import LlmEndpoint, LlmForm
 from orchestrator.providers.spec import MAX_DEPTH, MAX_PROBLEMS, ResolvedSecret
 from orchestrator.providers.tencent_llm import FORM as TENCENT
 from orchestrator.providers.volcengine_llm import FORM as VOLCENGINE

@@ -8,7 +8,8 @@ import pytest
 
 from orchestrator.core.model import Agent
 from orchestrator.providers.base import Provider
-from orchestrator.providers.llm import Asked, LlmEndpoint, LlmForm, fill_in
+from orchestrator.providers.llm import fill_in
+from orchestrator.providers.llm_form import Asked, LlmEndpoint, LlmForm
 from orchestrator.providers.tencent import Tencent
 from orchestrator.providers.tencent_llm import FORM as TENCENT
 from orchestrator.providers.volcengine import API_VERSIONS, Volcengine

@@ -11,7 +11,7 @@ from typing import Final
 from orchestrator.core.fact import Event, Fact
 from orchestrator.core.model import Verb
 from orchestrator.core.outcome import Denied, Done, Gone, Indefinite, Refused
-from orchestrator.core.turn import Reason, TurnOutcome
+from orchestrator.core.turn import TurnOutcome, TurnReason
 from orchestrator.daemon.claim import Tickets
 from orchestrator.store import accounts, call_minutes, llm_tasks, llm_turns
 from orchestrator.store.columns import write_json
@@ -195,7 +195,7 @@ def _talk(connection: Connection) -> None:
         round="4713",
         upstream="spare",
         is_fallback=True,
-        reason=Reason.NO_WORD.value,
+        reason=TurnReason.NO_WORD.value,
         first_token_ms=4_290,
         total_ms=5_870,
     )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from orchestrator.core.turn import Reason, TurnOutcome
+from orchestrator.core.turn import TurnOutcome, TurnReason
 from orchestrator.store import llm_tasks, llm_turns, retention
 from orchestrator.store.engine import Database
 from orchestrator.store.engine import now as database_now
@@ -73,7 +73,7 @@ async def test_a_turn_is_written_as_it_was(database: Database) -> None:
         try_=2,
         upstream="spare",
         is_fallback=True,
-        reason=Reason.NO_WORD.value,
+        reason=TurnReason.NO_WORD.value,
         first_token_ms=0,
         prompt_tokens=2**40,
         completion_tokens=0,

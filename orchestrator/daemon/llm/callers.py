@@ -31,7 +31,7 @@ Found = Caller | None | Untold
 
 
 @dataclass(eq=False, slots=True)
-class Asking:
+class Lookup:
     """A request that is being looked up."""
 
     agent_id: str
@@ -50,12 +50,12 @@ class Callers:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._send, self._receive = anyio.create_memory_object_stream[Asking](WAITING_MAX)
+        self._send, self._receive = anyio.create_memory_object_stream[Lookup](WAITING_MAX)
         self._is_away = False
 
-    def ask(self, agent_id: str) -> Asking:
+    def look_up(self, agent_id: str) -> Lookup:
         """Begin to look an agent up."""
-        one = Asking(agent_id)
+        one = Lookup(agent_id)
         try:
             self._send.send_nowait(one)
         except (anyio.WouldBlock, anyio.BrokenResourceError, anyio.ClosedResourceError):
@@ -75,7 +75,7 @@ class Callers:
                     batch.append(self._receive.receive_nowait())
                 await self._answer(batch)
 
-    async def _answer(self, batch: Sequence[Asking]) -> None:
+    async def _answer(self, batch: Sequence[Lookup]) -> None:
         ids = list({one.agent_id for one in batch})
         try:
             found = await self._database.read(llm_tasks.find_callers, ids)

@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 
 from orchestrator.clock import boot_ns
 from orchestrator.core.asking import Asker
-from orchestrator.core.turn import Reason, Standing, TurnOutcome, is_news, stand
+from orchestrator.core.turn import Standing, TurnOutcome, TurnReason, is_news, stand
 from orchestrator.daemon.bodies import Unread, read_body
 from orchestrator.daemon.book import ATTEMPTS, Book
 from orchestrator.daemon.llm.budget import Budget
@@ -50,10 +50,10 @@ _UNREAD: Final = {
 }
 _CAME_TO_NOTHING: Final = frozenset({TurnOutcome.ENDED, TurnOutcome.REFUSED})
 _ENDS: Final = {
-    Standing.STOPPED: Reason.STOPPED,
-    Standing.SUPERSEDED: Reason.SUPERSEDED,
-    Standing.GONE: Reason.GONE,
-    Standing.UNKNOWN: Reason.UNKNOWN,
+    Standing.STOPPED: TurnReason.STOPPED,
+    Standing.SUPERSEDED: TurnReason.SUPERSEDED,
+    Standing.GONE: TurnReason.GONE,
+    Standing.UNKNOWN: TurnReason.UNKNOWN,
 }
 
 
@@ -81,10 +81,10 @@ class Host:
         self._rounds = Rounds()
         self._budget = Budget(BYTES_MAX)
         self._turns: dict[Turn, Visit] = {}
-        self._ending: Reason | None = None
+        self._ending: TurnReason | None = None
         self._thrift = Thrift()
 
-    def cut(self, reason: Reason) -> None:
+    def cut(self, reason: TurnReason) -> None:
         """End all turns now, politely, and those that are about to begin."""
         self._ending = reason
         for turn in self._turns:
@@ -103,23 +103,23 @@ class Host:
         try:
             return await self._welcome(visit)
         finally:
-            self._budget.release(visit.bytes)
+            self._budget.release(visit.reserved)
             if not visit.is_written:  # it was hung up on before anybody was asked
                 self._write(visit, Ended(upstream=visit.ticket.upstream), None)
 
     async def _welcome(self, visit: Visit) -> web.StreamResponse:
         # Its body is read while it is looked up.
-        asking = self._desk.callers.ask(visit.ticket.agent_id)
+        lookup = self._desk.callers.look_up(visit.ticket.agent_id)
         refusal, why = await self._understand(visit)
         # Whatever it asks, it is alive.
-        standing = self._note(visit, await asking.found())
+        standing = self._note(visit, await lookup.found())
         if refusal is not None:
             return self._refuse(visit, refusal, why)
         if standing is not Standing.WANTED:
             return await self._part(visit, _ENDS[standing])
         upstreams = self._upstreams(visit.ticket.upstream)
         if not upstreams:
-            return await self._part(visit, Reason.UNKNOWN_UPSTREAM)
+            return await self._part(visit, TurnReason.UNKNOWN_UPSTREAM)
         return await self._talk(visit, upstreams)
 
     # --- what is asked ---
@@ -127,14 +127,14 @@ class Host:
     async def _understand(self, visit: Visit) -> tuple[Refusal | None, str]:
         """Read what is asked; return why it is not served, and in what words."""
         most = self._frame.max_body_bytes
-        visit.bytes = self._budget.reserve(min(visit.request.content_length or most, most))
-        if visit.bytes == 0:
+        visit.reserved = self._budget.reserve(min(visit.request.content_length or most, most))
+        if visit.reserved == 0:
             return Refusal.BUSY, Refusal.BUSY.sentence
         body = await read_body(visit.request, most)
         if isinstance(body, Unread):
             return _UNREAD[body], _UNREAD[body].sentence
         # Who did not say how long it would be has reserved the most.
-        visit.bytes = self._budget.shrink(visit.bytes, len(body))
+        visit.reserved = self._budget.shrink(visit.reserved, len(body))
         chat = read_chat(body)
         if isinstance(chat, Garbled):
             return Refusal.GARBLED, chat.why
@@ -195,7 +195,7 @@ class Host:
             self._write(visit, turn.ended, reply.answer)
         return response
 
-    async def _part(self, visit: Visit, why: Reason) -> web.StreamResponse:
+    async def _part(self, visit: Visit, why: TurnReason) -> web.StreamResponse:
         """End the turn politely, and ask nobody."""
         is_end = why in _ENDS.values()
         outcome = TurnOutcome.ENDED if is_end else TurnOutcome.FAILED

@@ -6,7 +6,7 @@ A vendor takes any of them for the end of the turn.
 from enum import Enum
 from http import HTTPStatus
 
-from orchestrator.core.turn import Reason
+from orchestrator.core.turn import TurnReason
 
 _BAD = "invalid_request_error"
 
@@ -43,10 +43,10 @@ class Refusal(Enum):
         """Return the reason of the turn that came to this (`llm_turn.reason`)."""
         match self:
             case Refusal.LARGE:
-                return Reason.TOO_LARGE.value
+                return TurnReason.TOO_LARGE.value
             case Refusal.SLOW:
-                return Reason.SLOW.value
+                return TurnReason.SLOW.value
             case Refusal.BUSY:
-                return Reason.BUSY.value
+                return TurnReason.BUSY.value
             case _:
-                return Reason.NOT_CHAT.value
+                return TurnReason.NOT_CHAT.value

@@ -38,7 +38,6 @@ class Scribe:
         self._talked: dict[str, datetime] = {}
         self._lost = 0
         self._is_away = False
-        self._is_finished = False
         self._something = anyio.Event()
         self._finished = anyio.Event()
 

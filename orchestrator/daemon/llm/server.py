@@ -19,7 +19,7 @@ import structlog
 from aiohttp import web
 
 from orchestrator.clock import boot_ns
-from orchestrator.core.turn import Reason
+from orchestrator.core.turn import TurnReason
 from orchestrator.daemon.bodies import LINGER_S
 from orchestrator.daemon.listening import BACKLOG, IDLE_S, MUTE_LOG
 from orchestrator.daemon.llm.host import Desk, Host, refuse
@@ -88,7 +88,7 @@ class LlmServer:
         """Let open turns come to their end, and end those that do not."""
         with anyio.move_on_after(FINISH_WITHIN_S):
             await self._idle.wait()
-        self._host.cut(Reason.DRAINING)
+        self._host.cut(TurnReason.DRAINING)
         with anyio.move_on_after(ANSWER_WITHIN_S):
             await self._idle.wait()
 

@@ -13,7 +13,7 @@ from typing import Final
 import anyio
 
 from orchestrator.clock import boot_ns
-from orchestrator.core.turn import Reason, TurnOutcome
+from orchestrator.core.turn import TurnOutcome, TurnReason
 from orchestrator.daemon.llm.frame import LlmFrame, Upstream
 from orchestrator.daemon.llm.reply import Reply
 from orchestrator.daemon.llm.upstream import Unanswered, UpstreamClient
@@ -21,9 +21,9 @@ from orchestrator.providers.chat import ChatRequest, upstream_body
 from orchestrator.providers.chat_answer import UpstreamError, UpstreamFault
 from orchestrator.providers.chat_events import TooLong
 
-_FAULTS: Final[Mapping[UpstreamFault, Reason]] = {
-    UpstreamFault.GARBLED: Reason.GARBLED,
-    UpstreamFault.ERROR: Reason.ERROR,
+_FAULTS: Final[Mapping[UpstreamFault, TurnReason]] = {
+    UpstreamFault.GARBLED: TurnReason.GARBLED,
+    UpstreamFault.ERROR: TurnReason.ERROR,
 }
 
 
@@ -44,11 +44,7 @@ class Ended:
 
 
 class Turn:
-    """One turn that is served.
-
-    `upstreams`: who is asked, one after the other; not empty. `headers`: the vendor's request's,
-    in lower case.
-    """
+    """One turn that is served. `headers`: the vendor's request's, in lower case."""
 
     def __init__(
         self,
@@ -66,16 +62,19 @@ class Turn:
         self._scope = anyio.CancelScope()
         """Of the present upstream."""
         self._ends_at = 0.0
-        self._cut: Reason | None = None
+        self._cut: TurnReason | None = None
         self.ended = Ended()
 
-    def cut(self, reason: Reason) -> None:
+    def cut(self, reason: TurnReason) -> None:
         """End the turn now, politely."""
         self._cut = reason
         self._scope.cancel()
 
     async def lead(self, upstreams: Sequence[Upstream]) -> None:
-        """Answer the vendor. Ends with a valid end, or by cancellation: the vendor has hung up."""
+        """Answer the vendor, asking one after the other; there is at least one.
+
+        Ends with a valid end, or by cancellation: the vendor has hung up.
+        """
         self._ends_at = anyio.current_time() + self._frame.total_timeout.total_seconds()
         for number, upstream in enumerate(upstreams):
             if self._cut is not None:
@@ -125,14 +124,14 @@ class Turn:
         except UpstreamError as fault:
             return _FAULTS[fault.reason].value
         except TooLong:
-            return Reason.TOO_LONG.value
+            return TurnReason.TOO_LONG.value
         return self._why_cut().value
 
-    def _why_cut(self) -> Reason:
+    def _why_cut(self) -> TurnReason:
         if self._cut is not None:
             return self._cut
         has_spoken = self._reply.answer.has_spoken
-        return Reason.TOTAL_TIMEOUT if has_spoken or self._is_over() else Reason.NO_WORD
+        return TurnReason.TOTAL_TIMEOUT if has_spoken or self._is_over() else TurnReason.NO_WORD
 
     async def _listen(self, upstream: Upstream) -> None:
         passed = {
@@ -145,7 +144,7 @@ class Turn:
                 await reply.say(payloads)
                 self._note_first_word()
             if not answer.is_done and answer.finish_reason is None:
-                raise Unanswered(Reason.BROKEN if answer.has_spoken else Reason.SILENT)
+                raise Unanswered(TurnReason.BROKEN if answer.has_spoken else TurnReason.SILENT)
             await reply.end()
             # Whoever leaves from now on has heard all of it.
             self.ended.outcome = TurnOutcome.ANSWERED

@@ -1,8 +1,8 @@
 """Asks an upstream and hands on what it says, as it says it: the HTTP client of the gateway.
 
 Rule 1: a request is sent once. Who is asked next is the turn's business.
-Rule 2: whatever goes wrong is a `Reason`. Nothing of what an upstream said is in it, for that may
-repeat what was spoken, or a key.
+Rule 2: whatever goes wrong is a `TurnReason`. Nothing of what an upstream said is in it, for that
+may repeat what was spoken, or a key.
 Rule 3: who stops listening ends the request at once: a model that nobody hears is not paid for.
 """
 
@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from orchestrator import __version__
-from orchestrator.core.turn import Reason
+from orchestrator.core.turn import TurnReason
 from orchestrator.daemon.llm.frame import Upstream
 from orchestrator.providers.chat_events import EventReader, TooLong
 
@@ -38,7 +38,7 @@ _OURS: Final = {
 class Unanswered(Exception):  # noqa: N818 - it says what is, as the others do
     """An upstream has not answered, or not to the end. `code` is the reason, for `llm_turn`."""
 
-    def __init__(self, reason: Reason, detail: str = "") -> None:
+    def __init__(self, reason: TurnReason, detail: str = "") -> None:
         super().__init__(reason)
         self.code = f"{reason.value}{detail}"
 
@@ -84,7 +84,7 @@ class UpstreamClient:
                 upstream.url, data=body, headers=sent, allow_redirects=False
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unanswered(Reason.UNREACHABLE) from error
+            raise Unanswered(TurnReason.UNREACHABLE) from error
         del body  # it has left, and a history is large
         is_heard = False
         try:
@@ -100,9 +100,9 @@ class UpstreamClient:
 
 def _check(response: aiohttp.ClientResponse) -> None:
     if response.status != HTTPStatus.OK:
-        raise Unanswered(Reason.STATUS, str(response.status))
+        raise Unanswered(TurnReason.STATUS, str(response.status))
     if response.content_type != "text/event-stream":
-        raise Unanswered(Reason.NO_STREAM)
+        raise Unanswered(TurnReason.NO_STREAM)
 
 
 class Stream:
@@ -123,9 +123,9 @@ class Stream:
                 if payloads:
                     return payloads
         except TooLong as error:
-            raise Unanswered(Reason.TOO_LONG) from error
+            raise Unanswered(TurnReason.TOO_LONG) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Unanswered(Reason.BROKEN) from error
+            raise Unanswered(TurnReason.BROKEN) from error
         return None
 
 

@@ -23,8 +23,8 @@ class Visit:
     asked: Asked = field(default_factory=Asked)
     try_: int = 1
     user_text: str | None = None
-    bytes: int = 0
-    """What is reserved of the budget for it."""
+    reserved: int = 0
+    """Bytes of the budget that are kept for it."""
     is_written: bool = False
 
     def take_chat(self) -> ChatRequest:
